@@ -1,0 +1,37 @@
+"""Configuration: what a server serves and what a session is.
+
+Plain frozen dataclasses, which Python code builds directly and :func:`load_config`
+reads from TOML. Every error names the key, what was given and what is allowed.
+"""
+
+from curator.config._load import (
+    check_references,
+    load_config,
+    parse_config,
+    parse_session,
+    session_to_table,
+)
+from curator.config._specs import (
+    Config,
+    ModelSpec,
+    PoolSpec,
+    ServerSpec,
+    SessionSpec,
+    check_session_name,
+    did_you_mean,
+)
+
+__all__ = [
+    "Config",
+    "ModelSpec",
+    "PoolSpec",
+    "ServerSpec",
+    "SessionSpec",
+    "check_references",
+    "check_session_name",
+    "did_you_mean",
+    "load_config",
+    "parse_config",
+    "parse_session",
+    "session_to_table",
+]

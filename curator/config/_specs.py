@@ -1,0 +1,284 @@
+"""The specifications, one frozen dataclass per component.
+
+Types are checked where a specification enters (TOML, or the wire); what is checked here
+is what the type cannot say. Each ``ValueError`` becomes a :class:`ConfigError` that
+names the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from curator.errors import ConfigError
+from curator.policies import Policy, Uniform
+
+__all__ = [
+    "Config",
+    "ModelSpec",
+    "PoolSpec",
+    "ServerSpec",
+    "SessionSpec",
+    "check_session_name",
+    "did_you_mean",
+]
+
+MIB = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# The two-tower scorers are the ones there are; what they compute per example.
+_SERVER_FEATURES = frozenset({"learner.embeddings", "reference.embeddings"})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSpec:
+    """The ``[server]`` table.
+
+    Attributes:
+        listen: ``HOST:PORT`` or ``unix:PATH``; port 0 picks a free one.
+        state_dir: Folder of ledgers, snapshots and caches; made where it is missing.
+        python_path: Folders added to the import path, where model factories live.
+        max_message_bytes: Largest single message that is accepted. Everything large
+            is streamed in chunks of 4 MiB at most, so this bounds reports and
+            selections; the default leaves room for batches of a million examples.
+        max_snapshot_bytes: Largest snapshot that is accepted.
+    """
+
+    listen: str = "127.0.0.1:50051"
+    state_dir: str = "curator-state"
+    python_path: list[str] = dataclasses.field(default_factory=list[str])
+    max_message_bytes: int = 64 * MIB
+    max_snapshot_bytes: int = 16 * 1024 * MIB
+
+    def __post_init__(self) -> None:
+        host, _, port = self.listen.rpartition(":")
+        if host != "unix" and not (host and port.isdigit() and int(port) < 65536):
+            msg = (
+                f"listen: expected 'HOST:PORT' or 'unix:PATH'; got {self.listen!r}, "
+                "for example '127.0.0.1:50051'"
+            )
+            raise ValueError(msg)
+        if self.max_message_bytes < MIB:
+            msg = f"max_message_bytes: at least 1 MiB; got {self.max_message_bytes}"
+            raise ValueError(msg)
+        if self.max_snapshot_bytes < 1:
+            msg = f"max_snapshot_bytes: at least 1; got {self.max_snapshot_bytes}"
+            raise ValueError(msg)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PoolSpec:
+    """A ``[pools.NAME]`` table.
+
+    Attributes:
+        format: ``arrow`` (IPC files), ``parquet``, or ``virtual`` (ids and no data).
+        path: A file, a folder or a glob.
+        num_examples: Size of a virtual pool.
+        cache_bytes: How much decoded Parquet is kept in memory.
+    """
+
+    format: Literal["arrow", "parquet", "virtual"]
+    path: str | None = None
+    num_examples: int | None = None
+    cache_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.format == "virtual":
+            if self.num_examples is None or self.num_examples < 1:
+                msg = (
+                    "num_examples: a virtual pool needs it, at least 1; "
+                    f"got {self.num_examples}"
+                )
+                raise ValueError(msg)
+            if self.path is not None:
+                msg = f"path: a virtual pool has no data; got {self.path!r}"
+                raise ValueError(msg)
+        elif self.path is None:
+            msg = f"path: a pool of format {self.format!r} needs one"
+            raise ValueError(msg)
+        elif self.num_examples is not None:
+            msg = "num_examples: only for format 'virtual'; files say it themselves"
+            raise ValueError(msg)
+        if self.cache_bytes is not None and (
+            self.format != "parquet" or self.cache_bytes < 0
+        ):
+            msg = "cache_bytes: at least 0, and only for format 'parquet'"
+            raise ValueError(msg)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """A ``[models.NAME]`` table; see ``docs/models.md`` for the factory's contract.
+
+    Attributes:
+        factory: Import path of a function, ``"package.module:function"``.
+        args: Its keyword arguments.
+        weights: A safetensors file; without one the factory's own initial weights.
+        device: A torch device: ``cpu``, ``cuda``, ``cuda:1`` ...
+        dtype: ``float32``, ``bfloat16`` or ``float16``.
+        micro_batch_size: How many examples are scored at once.
+        columns: Columns of the pool that the model reads.
+    """
+
+    factory: str
+    columns: list[str]
+    args: dict[str, object] = dataclasses.field(default_factory=dict[str, object])
+    weights: str | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    micro_batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        module, colon, function = self.factory.partition(":")
+        if not (module and colon and function):
+            msg = f"factory: expected 'package.module:function'; got {self.factory!r}"
+            raise ValueError(msg)
+        if not self.columns:
+            msg = "columns: at least one column of the pool for the model to read"
+            raise ValueError(msg)
+        if self.micro_batch_size < 1:
+            msg = f"micro_batch_size: at least 1; got {self.micro_batch_size}"
+            raise ValueError(msg)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SessionSpec:
+    """What a session is: pool, sampler, policy, models and seed; fixed when opened.
+
+    Attributes:
+        pool: Name of a pool.
+        batch_size: How many examples a step trains on (K), over all ranks.
+        super_batch_size: How many candidates a step has (B); the batch size by default.
+        seed: Of everything random in the session.
+        sampler: Which examples become candidates.
+        policy: Which of the candidates are trained on.
+        learner: Name of the model being trained.
+        reference: Name of the fixed, well-curated model.
+        features: Who computes what the policy reads: scorers of the ``server``, or the
+            ``trainer`` (``session.select``).
+        max_ahead: Step s is scored as of the report of step ``s - 1 - max_ahead``; 0 is
+            on-policy, more lets scoring overlap training.
+        on_late: What happens when a trainer has waited ``late_after_seconds`` for a
+            score: ``wait`` on, or a ``uniform`` draw from the super-batch, flagged.
+        late_after_seconds: See ``on_late``.
+        publish_every: The learner is published after every this many steps.
+        num_steps: The session's length; endless by default.
+        columns: What is delivered to the trainer; every column by default.
+    """
+
+    pool: str
+    batch_size: int
+    super_batch_size: int = 0
+    seed: int = 0
+    sampler: Literal["uniform"] = "uniform"
+    policy: Policy = dataclasses.field(default_factory=Uniform)
+    learner: str | None = None
+    reference: str | None = None
+    features: Literal["server", "trainer"] = "server"
+    max_ahead: int = 0
+    on_late: Literal["wait", "uniform"] = "wait"
+    late_after_seconds: float = 10.0
+    publish_every: int = 1
+    num_steps: int | None = None
+    columns: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.super_batch_size == 0:
+            object.__setattr__(self, "super_batch_size", self.batch_size)
+        for name, least in (
+            ("batch_size", 1),
+            ("super_batch_size", self.batch_size),
+            ("max_ahead", 0),
+            ("publish_every", 1),
+            ("num_steps", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                why = " (the batch size)" if name == "super_batch_size" else ""
+                msg = f"{name}: at least {least}{why}; got {value}"
+                raise ValueError(msg)
+        if not -(2**63) <= self.seed < 2**63:
+            msg = f"seed: a 64-bit integer; got {self.seed}"
+            raise ValueError(msg)
+        if not self.late_after_seconds > 0:
+            msg = f"late_after_seconds: above 0; got {self.late_after_seconds}"
+            raise ValueError(msg)
+        num_chunks = getattr(self.policy, "num_chunks", 1)
+        if num_chunks > self.batch_size:
+            msg = (
+                f"policy.num_chunks: at most batch_size={self.batch_size}, so that "
+                f"every chunk draws an example; got {num_chunks}"
+            )
+            raise ValueError(msg)
+        self._check_features()
+
+    def _check_features(self) -> None:
+        """Checks that what the policy needs has somebody to compute it."""
+        needs = self.policy.needs
+        if self.features == "trainer":
+            if not needs:
+                msg = (
+                    f"features: 'trainer' makes no sense for {self.policy!r}, which "
+                    "reads no features; leave it out"
+                )
+                raise ValueError(msg)
+            return
+        unknown = sorted(needs - _SERVER_FEATURES)
+        if unknown:
+            msg = (
+                f"policy: {self.policy!r} needs {', '.join(unknown)}, which the "
+                "server's two-tower models do not give (they give embeddings): set "
+                "policy.loss to 'sigmoid' or 'softmax', or features = 'trainer'"
+            )
+            raise ValueError(msg)
+        for role in ("learner", "reference"):
+            if f"{role}.embeddings" in needs and getattr(self, role) is None:
+                msg = (
+                    f"{role}: {self.policy!r} needs {role}.embeddings; name a model "
+                    "of [models], or set features = 'trainer'"
+                )
+                raise ValueError(msg)
+
+    @property
+    def needs_learner(self) -> bool:
+        """Whether the server scores with snapshots of the learner."""
+        return self.features == "server" and any(
+            need.startswith("learner.") for need in self.policy.needs
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """All that a server, or :func:`curator.local`, serves."""
+
+    server: ServerSpec = dataclasses.field(default_factory=ServerSpec)
+    pools: Mapping[str, PoolSpec] = dataclasses.field(default_factory=dict[str, PoolSpec])
+    models: Mapping[str, ModelSpec] = dataclasses.field(
+        default_factory=dict[str, ModelSpec]
+    )
+    sessions: Mapping[str, SessionSpec] = dataclasses.field(
+        default_factory=dict[str, SessionSpec]
+    )
+
+
+def check_session_name(name: str) -> None:
+    """Raises :class:`ConfigError` unless ``name`` can name a session.
+
+    The name is also the name of a folder, hence the narrow alphabet.
+    """
+    if not _NAME.fullmatch(name):
+        msg = (
+            "a session's name is 1 to 100 letters, digits, '.', '_' or '-', and "
+            f"starts with a letter or digit; got {name!r}"
+        )
+        raise ConfigError(msg)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Returns a hint for a name that is not known, ready to append to a message."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    return f"{hint}. Known: {', '.join(names) or 'none'}"

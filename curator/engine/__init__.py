@@ -1,0 +1,6 @@
+"""The engine: sampler, scorers and policy at work, one ledger per session."""
+
+from curator.engine._registry import Registry
+from curator.engine._session import SessionEngine
+
+__all__ = ["Registry", "SessionEngine"]

@@ -1,0 +1,335 @@
+"""The sessions of a server: opened on demand, by name, each with a folder of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from curator.config import (
+    Config,
+    ModelSpec,
+    PoolSpec,
+    SessionSpec,
+    check_references,
+    check_session_name,
+    did_you_mean,
+    parse_session,
+    session_to_table,
+)
+from curator.engine._executor import Executor, LocalExecutor
+from curator.engine._scoring_worker import ScoringWorker
+from curator.engine._session import SessionEngine
+from curator.engine._snapshots import SnapshotStore, storage_errors
+from curator.errors import (
+    ConfigError,
+    PoolChangedError,
+    SessionError,
+    SessionMismatchError,
+    StorageError,
+    UnknownSessionError,
+)
+from curator.ledger import Ledger
+from curator.models import Scorer, TwoTowerScorer
+from curator.pools import Pool, open_pool
+from curator.samplers import Uniform as UniformSampler
+from curator.store import EmbeddingStore
+
+__all__ = ["Registry"]
+
+
+class Registry:
+    """Opens sessions, and holds the pools and models that they share.
+
+    One process at a time owns a state directory.
+    """
+
+    def __init__(self, config: Config, pools: Mapping[str, Pool] | None = None) -> None:
+        """Claims the state directory.
+
+        Args:
+            config: What to serve.
+            pools: Pools that exist already, by name, beside those of ``config``.
+
+        Raises:
+            StorageError: The state directory cannot be made or written, or another
+                process uses it.
+        """
+        self.config = config
+        self._given = dict(pools or {})
+        self._pools: dict[str, Pool] = {}
+        self._references: dict[str, Scorer] = {}
+        self._engines: dict[str, SessionEngine] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+        self._state = Path(config.server.state_dir)
+        self._claim = _claim(self._state)
+        for folder in reversed(config.server.python_path):
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+
+    def names(self) -> list[str]:
+        """Returns the sessions that are configured, or exist from before."""
+        folder = self._state / "sessions"
+        existing = [path.parent.name for path in folder.glob("*/ledger.sqlite")]
+        return sorted({*self.config.sessions, *existing})
+
+    def pool(self, name: str) -> Pool:
+        """Returns a pool by name, opening it the first time.
+
+        Raises:
+            ConfigError: There is no such pool.
+            PoolError: It cannot be read.
+        """
+        with self._lock:
+            if name in self._given:
+                return self._given[name]
+            if name not in self._pools:
+                spec = self._pool_spec(name)
+                self._pools[name] = open_pool(
+                    spec.format,
+                    path=spec.path,
+                    num_examples=spec.num_examples,
+                    cache_bytes=spec.cache_bytes,
+                    fingerprint_cache=self._state / "fingerprints.json",
+                )
+            return self._pools[name]
+
+    def _pool_spec(self, name: str) -> PoolSpec:
+        if name not in self.config.pools:
+            msg = f"no pool {name!r}{did_you_mean(name, self.config.pools)}"
+            raise ConfigError(msg)
+        return self.config.pools[name]
+
+    def open(self, name: str, spec: SessionSpec | None = None) -> SessionEngine:
+        """Opens a session, or resumes it where it was.
+
+        Args:
+            name: The session.
+            spec: What it is; by default what the configuration, or its own ledger,
+                says under this name.
+
+        Raises:
+            UnknownSessionError: There is none, and no ``spec`` to make it.
+            SessionMismatchError: It exists with another specification or model.
+            PoolChangedError: The pool's data is not what it was.
+            ConfigError: The specification is wrong.
+            StorageError: Its folder cannot be read or written.
+        """
+        check_session_name(name)
+        with self._lock:
+            if self._closed:
+                msg = "the server is shutting down"
+                raise SessionError(msg)
+            if spec is None:
+                spec = self.config.sessions.get(name)
+            engine = self._engines.get(name)
+            if engine is None:
+                engine = self._engines[name] = self._open(name, spec)
+            elif spec is not None and spec != engine.spec:
+                raise _mismatch(name, engine.spec, spec)
+            return engine
+
+    def _open(self, name: str, spec: SessionSpec | None) -> SessionEngine:
+        folder = self._state / "sessions" / name
+        is_new = not (folder / "ledger.sqlite").exists()
+        if is_new and spec is None:
+            msg = f"no session {name!r}{did_you_mean(name, self.names())}"
+            raise UnknownSessionError(msg)
+        if is_new and spec is not None:
+            self._check(spec, name)
+        with storage_errors(f"the folder of session {name!r}"):
+            folder.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger(folder / "ledger.sqlite")
+        try:
+            return self._start(name, spec, folder, ledger)
+        except BaseException:
+            ledger.close()
+            raise
+
+    def _start(
+        self, name: str, spec: SessionSpec | None, folder: Path, ledger: Ledger
+    ) -> SessionEngine:
+        known = ledger.meta()
+        if "spec" in known:
+            recorded = parse_session(json.loads(known["spec"]))
+            if spec is not None and spec != recorded:
+                raise _mismatch(name, recorded, spec)
+            spec = recorded
+        if spec is None:  # a ledger whose making was cut short
+            msg = f"no session {name!r}{did_you_mean(name, self.names())}"
+            raise UnknownSessionError(msg)
+        self._check(spec, name)
+        pool = self.pool(spec.pool)
+        learner = self._learner(spec)
+        reference = self._reference(spec)
+        identity = {
+            "spec": json.dumps(session_to_table(spec), sort_keys=True),
+            "pool": pool.fingerprint,
+            "learner": "" if learner is None else learner.fingerprint,
+            "reference": "" if reference is None else reference.fingerprint,
+        }
+        _check_identity(name, spec, known, identity)
+        if "spec" not in known:
+            ledger.set_meta(identity)
+        text = json.dumps([name, identity], sort_keys=True).encode()
+        return SessionEngine(
+            name,
+            spec,
+            fingerprint=hashlib.blake2b(text, digest_size=8).hexdigest(),
+            pool=pool,
+            sampler=UniformSampler(
+                num_examples=pool.num_examples,
+                super_batch_size=spec.super_batch_size,
+                seed=spec.seed,
+            ),
+            executor=self._executor(pool, learner, reference),
+            ledger=ledger,
+            snapshots=SnapshotStore(folder / "snapshots", ledger),
+            needs_initial_snapshot=spec.needs_learner
+            and self.config.models[str(spec.learner)].weights is None,
+        )
+
+    def _check(self, spec: SessionSpec, name: str) -> None:
+        """Checks a specification against the pools and models that exist.
+
+        Raises:
+            ConfigError: It names something that does not exist, or that does not fit.
+        """
+        where = f"session {name!r}"
+        check_references(spec, [*self._given, *self.config.pools], self.config.models, where)
+        pool = self.pool(spec.pool)
+        if spec.super_batch_size > pool.num_examples:
+            msg = (
+                f"{where}: super_batch_size: at most the {pool.num_examples} examples "
+                f"of pool {spec.pool!r}; got {spec.super_batch_size}"
+            )
+            raise ConfigError(msg)
+        columns: list[tuple[str, list[str]]] = [("columns", spec.columns or [])]
+        if spec.features == "server" and spec.policy.needs:
+            columns += [
+                (f"models.{model}.columns", self.config.models[model].columns)
+                for model in (spec.learner, spec.reference)
+                if model is not None
+            ]
+        for key, names in columns:
+            for column in names:
+                if column not in pool.schema.names:
+                    hint = did_you_mean(column, pool.schema.names)
+                    msg = f"{where}: {key}: pool {spec.pool!r} has no {column!r}{hint}"
+                    raise ConfigError(msg)
+
+    def _learner(self, spec: SessionSpec) -> Scorer | None:
+        """Returns the session's own copy of the learner, where the server scores."""
+        if not spec.needs_learner or spec.learner is None:
+            return None
+        return _build_scorer(self.config.models[spec.learner])
+
+    def _reference(self, spec: SessionSpec) -> Scorer | None:
+        """Returns the reference model, one for all sessions that name it."""
+        needed = "reference.embeddings" in spec.policy.needs
+        if not needed or spec.reference is None:
+            return None
+        if spec.reference not in self._references:
+            model = self.config.models[spec.reference]
+            self._references[spec.reference] = _build_scorer(model)
+        return self._references[spec.reference]
+
+    def _executor(
+        self, pool: Pool, learner: Scorer | None, reference: Scorer | None
+    ) -> Executor | None:
+        if learner is None and reference is None:
+            return None
+        cache = None
+        if reference is not None:
+            key = f"{pool.fingerprint[:16]}-{reference.fingerprint[:16]}"
+            cache = EmbeddingStore(self._state / "embeddings" / key, pool.num_examples)
+        return LocalExecutor(
+            ScoringWorker(
+                pool, learner=learner, reference=reference, reference_cache=cache
+            )
+        )
+
+    def close(self) -> None:
+        """Closes every session and pool, and gives the state directory back."""
+        with self._lock:
+            self._closed = True
+            for engine in self._engines.values():
+                engine.close()
+            for pool in self._pools.values():
+                pool.close()
+            self._engines.clear()
+            self._pools.clear()
+            self._claim.close()
+
+
+def _claim(state: Path):
+    """Returns an open file whose lock makes this process the owner of ``state``."""
+    with storage_errors(f"the state directory {str(state)!r}"):
+        state.mkdir(parents=True, exist_ok=True)
+        file = (state / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        msg = (
+            f"the state directory {str(state)!r} is in use by another curator process: "
+            "stop that one, or choose another server.state_dir"
+        )
+        raise StorageError(msg) from error
+    return file
+
+
+def _build_scorer(spec: ModelSpec) -> Scorer:
+    return TwoTowerScorer(
+        factory=spec.factory,
+        args=spec.args,
+        weights=None if spec.weights is None else Path(spec.weights),
+        device=spec.device,
+        dtype=spec.dtype,
+        micro_batch_size=spec.micro_batch_size,
+        columns=spec.columns,
+    )
+
+
+def _mismatch(
+    name: str, recorded: SessionSpec, given: SessionSpec
+) -> SessionMismatchError:
+    old, new = session_to_table(recorded), session_to_table(given)
+    changes = [
+        f"{key}: was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    msg = (
+        f"session {name!r} exists with another specification ({'; '.join(changes)}). A "
+        "session is fixed when it is first opened: open the new one under a new name"
+    )
+    return SessionMismatchError(msg)
+
+
+def _check_identity(
+    name: str, spec: SessionSpec, known: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+    """Checks that pool and models are what they were when the session was opened."""
+    if "spec" not in known:
+        return
+    if known["pool"] != now["pool"]:
+        msg = (
+            f"pool {spec.pool!r} has changed since session {name!r} was opened "
+            f"(fingerprint was {known['pool'][:16]}, now {now['pool'][:16]}): its ids "
+            "would mean other examples. Restore the data, or open a new session"
+        )
+        raise PoolChangedError(msg)
+    for role, model in (("learner", spec.learner), ("reference", spec.reference)):
+        if known[role] != now[role]:
+            msg = (
+                f"{role} model {model!r} has changed since session {name!r} was opened "
+                "(weights, factory, arguments, dtype or columns). Restore it, or open "
+                "a new session"
+            )
+            raise SessionMismatchError(msg)

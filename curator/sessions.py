@@ -1,0 +1,47 @@
+"""What a session says of itself, and how a batch is cut for its ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from curator.config import SessionSpec
+from curator.errors import SessionError
+
+__all__ = ["SessionInfo", "rank_slice"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What a session is, where it is, and what it has cost."""
+
+    name: str
+    spec: SessionSpec
+    fingerprint: str
+    num_examples: int
+    num_steps_per_epoch: int
+    num_defined: int
+    next_step: int
+    needs_learner: bool
+    needs_initial_snapshot: bool
+    cost: Mapping[str, float]
+
+
+def rank_slice(batch_size: int, rank: int, world_size: int) -> slice:
+    """Returns which rows of a global batch are a rank's.
+
+    Raises:
+        SessionError: The batch cannot be cut into equal slices, or there is no such
+            rank.
+    """
+    if world_size < 1 or not 0 <= rank < world_size:
+        msg = f"rank must be in [0, world_size); got rank {rank} of {world_size}"
+        raise SessionError(msg)
+    if batch_size % world_size:
+        msg = (
+            f"a batch of {batch_size} examples cannot be cut into {world_size} equal "
+            "slices: choose a world_size that divides the session's batch_size"
+        )
+        raise SessionError(msg)
+    size = batch_size // world_size
+    return slice(rank * size, (rank + 1) * size)
