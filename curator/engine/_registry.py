@@ -120,6 +120,9 @@ class Registry:
             ConfigError: The specification is wrong.
             StorageError: Its folder cannot be read or written.
         """
+        engine = self._engines.get(name)
+        if engine is not None and spec is None:
+            return engine  # without the lock, which another session's models may hold
         check_session_name(name)
         with self._lock:
             if self._closed:

@@ -142,8 +142,11 @@ class SessionEngine:
 
     def _check_open(self) -> None:
         if self._closed:
-            msg = f"session {self.name!r} is closed: the server is shutting down"
-            raise SessionError(msg)
+            raise SessionError(self._closed_message)
+
+    @property
+    def _closed_message(self) -> str:
+        return f"session {self.name!r} is closed: the server is shutting down"
 
     # --- defining ----------------------------------------------------------------
 
@@ -459,8 +462,9 @@ class SessionEngine:
         if self._executor is not None:
             self._executor.close()
         self._thread.join()
+        error = SessionError(self._closed_message)
         for future in self._waiting.fail():
-            future.cancel()
+            future.set_exception(error)
         self._ledger.close()
 
 

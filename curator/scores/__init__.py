@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
-from curator.scores._pairwise import JointScores, PairModel
+from curator.scores._pairwise import JointScores, PairModel, usable_rows
 from curator.scores._scores import SCORES, Score, ScoreName
 from curator.scores._sigmoid import SigmoidScores
 from curator.scores._softmax import SoftmaxScores
@@ -23,6 +23,7 @@ __all__ = [
     "ScoreName",
     "SigmoidScores",
     "SoftmaxScores",
+    "usable_rows",
 ]
 
 PairLoss: TypeAlias = Literal["sigmoid", "softmax"]

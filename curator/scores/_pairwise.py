@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from curator.types import PairEmbeddings
 
@@ -91,7 +91,7 @@ class PairModel:
         )
 
 
-def usable_rows(embeddings: PairEmbeddings) -> np.ndarray:
+def usable_rows(embeddings: PairEmbeddings) -> Bool[np.ndarray, " B"]:
     """Returns which rows can be normalised: finite, and not zero, on both sides."""
     lengths = _lengths(embeddings.queries), _lengths(embeddings.targets)
     usable = [np.isfinite(length) & (length > 0) for length in lengths]

@@ -1,0 +1,62 @@
+"""What a trainer hands over, whatever its framework, as NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from curator.errors import FeedbackError
+
+__all__ = ["to_ids", "to_losses"]
+
+
+def to_numpy(values: Any) -> np.ndarray:
+    """Returns a tensor or array of any framework as NumPy, off its device and graph."""
+    for method in ("detach", "cpu"):  # torch
+        values = getattr(values, method, lambda values=values: values)()
+    if str(getattr(values, "dtype", "")) in ("torch.bfloat16", "torch.float16"):
+        values = values.float()  # NumPy has no bfloat16
+    return np.asarray(values)
+
+
+def to_ids(values: Any) -> Int64[np.ndarray, " n"]:
+    """Returns example ids.
+
+    Raises:
+        FeedbackError: They are no one-dimensional integers.
+    """
+    ids = to_numpy(values)
+    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+        msg = (
+            "expected a batch, or its example ids as one-dimensional integers; got "
+            f"{ids.dtype} of shape {ids.shape}"
+        )
+        raise FeedbackError(msg)
+    return ids.astype(np.int64)
+
+
+def to_losses(
+    values: Any, num_examples: int, step: int | None = None
+) -> Float32[np.ndarray, " n"]:
+    """Returns un-reduced losses.
+
+    Raises:
+        FeedbackError: They are not one number per example.
+    """
+    losses = to_numpy(values)
+    if losses.shape != (num_examples,) or losses.dtype.kind not in "fiu":
+        reduced = losses.size == 1 and num_examples != 1
+        hint = (
+            "it looks reduced already: compute the loss with reduction='none'"
+            if reduced
+            else "one number per example, in the batch's order"
+        )
+        where = "" if step is None else f"step {step}: "
+        msg = (
+            f"{where}expected losses of shape ({num_examples},); got {losses.dtype} of "
+            f"shape {losses.shape}: {hint}"
+        )
+        raise FeedbackError(msg)
+    return losses.astype(np.float32)

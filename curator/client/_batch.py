@@ -1,0 +1,120 @@
+"""A batch as the trainer sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from curator.client._transport import Delivery
+from curator.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Batch", "Format", "check_format"]
+
+Format = Literal["numpy", "torch"]
+
+
+def check_format(format: str) -> None:  # noqa: A002 - the keyword that users write
+    """Checks the name of an array format.
+
+    Raises:
+        ValueError: It is not one of the formats.
+        MissingDependencyError: It needs a package that is not installed.
+    """
+    if format not in ("numpy", "torch"):
+        msg = f"format: 'numpy' or 'torch'; got {format!r}"
+        raise ValueError(msg)
+    if format == "torch":
+        try:
+            import torch  # noqa: F401  # pyright: ignore[reportUnusedImport] - is it there
+        except ImportError as error:
+            msg = (
+                "format='torch' needs torch, which is not installed: "
+                "pip install 'batch-curator[torch]'"
+            )
+            raise MissingDependencyError(msg) from error
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One rank's slice of a step's batch; ``batch["column"]`` is a column.
+
+    Arrays are NumPy or torch, as the iterator was asked for. Numbers and fixed-shape
+    tensors come as arrays of shape ``[rows, ...]`` that share the received memory;
+    strings, bytes and lists of varying length as Python lists.
+    """
+
+    delivery: Delivery
+    format: Format
+    device: str | None
+
+    @property
+    def step(self) -> int:
+        """The learner's global step."""
+        return self.delivery.step
+
+    @property
+    def epoch(self) -> int:
+        """The sampler's epoch."""
+        return self.delivery.epoch
+
+    @property
+    def ids(self) -> Any:
+        """Example ids, int64 of shape ``[rows]``."""
+        return self._array(self.delivery.ids)
+
+    @property
+    def weights(self) -> Any:
+        """Loss multipliers, float32 of shape ``[rows]``; None for a super-batch."""
+        return self._array(self.delivery.weights)
+
+    @property
+    def scores(self) -> Any:
+        """What each was ranked by, float32 of shape ``[rows]``, or None."""
+        return self._array(self.delivery.scores)
+
+    @property
+    def snapshot_step(self) -> int | None:
+        """Learner steps in the weights that scored the batch, if a learner did."""
+        return self.delivery.snapshot_step
+
+    @property
+    def late(self) -> bool:
+        """Whether scorers fell behind and the batch is a uniform draw."""
+        return self.delivery.late
+
+    @property
+    def rows(self) -> pa.RecordBatch | None:
+        """The columns as Arrow; None where the stream holds ids only."""
+        return self.delivery.rows
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """Names of the columns."""
+        return [] if self.rows is None else self.rows.schema.names
+
+    def __len__(self) -> int:
+        return len(self.delivery.ids)
+
+    def __getitem__(self, column: str) -> Any:
+        from curator.columns import column_to_numpy, column_to_torch
+
+        if self.rows is None or column not in self.columns:
+            msg = f"the batch has no column {column!r}; it has {list(self.columns)}"
+            raise KeyError(msg)
+        values = self.rows.column(column)
+        if self.format == "torch":
+            return column_to_torch(values, self.device)
+        return column_to_numpy(values)
+
+    def _array(self, values: np.ndarray | None) -> Any:
+        if values is None or self.format == "numpy":
+            return values
+        import torch
+
+        return torch.from_numpy(values).to(self.device or "cpu")

@@ -1,0 +1,156 @@
+"""Sessions in this process: the same engine, no server and no network."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from curator.client._transport import Delivery, StreamRequest
+from curator.config import SessionSpec
+from curator.engine import Registry, SessionEngine
+from curator.errors import ConfigError
+from curator.ledger import StepRecord
+from curator.sessions import SessionInfo, rank_slice
+from curator.types import Features
+
+__all__ = ["LocalTransport"]
+
+
+class LocalTransport:
+    """A :class:`Transport` on top of a registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def open(self, name: str, spec: SessionSpec | None) -> SessionInfo:
+        """Opens a session, or resumes it."""
+        return self._registry.open(name, spec).info()
+
+    def describe(self, name: str) -> SessionInfo:
+        """Describes a session."""
+        return self._registry.open(name).info()
+
+    def names(self) -> list[str]:
+        """Lists the sessions."""
+        return self._registry.names()
+
+    def stream(self, request: StreamRequest) -> _LocalStream:
+        """Opens a stream of batches."""
+        return _LocalStream(self._registry.open(request.session), request)
+
+    def select(
+        self, name: str, step: int, ids: Int64[np.ndarray, " B"], features: Features
+    ) -> Delivery:
+        """Returns the sub-batch for features of a super-batch, without rows."""
+        record = self._registry.open(name).select(step, ids, features)
+        return _delivery(record, slice(None))
+
+    def report(
+        self,
+        name: str,
+        step: int,
+        rank: int,
+        world_size: int,
+        ids: Int64[np.ndarray, " n"],
+        losses: Float[np.ndarray, " n"] | None,
+    ) -> bool:
+        """Reports a rank's slice of a step; False where it was reported already."""
+        engine = self._registry.open(name)
+        already, _ = engine.report(step, rank, world_size, ids, losses)
+        return not already
+
+    def publish(
+        self, name: str, snapshot_step: int, report_step: int, weights: bytes
+    ) -> bool:
+        """Publishes weights; False where that step's were published already."""
+        engine = self._registry.open(name)
+        return engine.publish(snapshot_step, report_step, [weights], len(weights))
+
+    def close(self) -> None:
+        """Closes the sessions."""
+        self._registry.close()
+
+
+class _LocalStream:
+    """Batches straight from an engine."""
+
+    def __init__(self, engine: SessionEngine, request: StreamRequest) -> None:
+        self._engine = engine
+        self._request = request
+        self._slice = rank_slice(
+            engine.spec.batch_size, request.rank, request.world_size
+        )
+        self._credits = threading.Semaphore(request.credits)
+        self._closed = threading.Event()
+        self._future: concurrent.futures.Future[StepRecord] | None = None
+        names = engine.pool.schema.names
+        columns = request.columns
+        if columns is None:
+            columns = names if engine.spec.columns is None else engine.spec.columns
+        unknown = [column for column in columns if column not in names]
+        if unknown:
+            msg = f"no columns {unknown} in the pool; it has {names}"
+            raise ConfigError(msg)
+        self._columns = list(columns)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        step = self._request.from_step
+        while step != self._engine.spec.num_steps:
+            self._credits.acquire()
+            if self._closed.is_set():
+                return
+            if self._request.super_batches:
+                delivery = self._super_batch(step)
+            else:
+                self._future = self._engine.record(step)
+                if self._closed.is_set():
+                    return
+                try:
+                    record = self._future.result()
+                except concurrent.futures.CancelledError:
+                    return
+                delivery = self._with_rows(_delivery(record, self._slice))
+            yield delivery
+            step += 1
+
+    def _super_batch(self, step: int) -> Delivery:
+        candidates = self._engine.super_batch(step)
+        return self._with_rows(
+            Delivery(step, candidates.epoch, candidates.ids, None, None, None, False, None)
+        )
+
+    def _with_rows(self, delivery: Delivery) -> Delivery:
+        if not self._columns:
+            return delivery
+        return delivery.with_rows(
+            self._engine.pool.take(delivery.ids, self._columns)
+        )
+
+    def add_credit(self) -> None:
+        """Lets one more batch be sent."""
+        self._credits.release()
+
+    def close(self) -> None:
+        """Ends the stream, also while it waits."""
+        self._closed.set()
+        self._credits.release()
+        if self._future is not None:
+            self._future.cancel()
+
+
+def _delivery(record: StepRecord, rows: slice) -> Delivery:
+    return Delivery(
+        step=record.step,
+        epoch=record.epoch,
+        # Copies: what the trainer does to them is no business of the engine's.
+        ids=record.ids[rows].copy(),
+        weights=record.weights[rows].copy(),
+        scores=None if record.scores is None else record.scores[rows].copy(),
+        snapshot_step=record.snapshot_step,
+        late=record.late,
+        rows=None,
+    )

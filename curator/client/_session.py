@@ -1,0 +1,369 @@
+"""A session in the hands of a trainer."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from curator.client._arrays import to_ids, to_losses
+from curator.client._batch import Batch, Format, check_format
+from curator.client._prefetch import Prefetcher
+from curator.client._transport import Delivery, StreamRequest, Transport
+from curator.errors import (
+    FeatureError,
+    FeedbackError,
+    SessionMismatchError,
+    StepNotReportedError,
+)
+from curator.sessions import SessionInfo, rank_slice
+from curator.types import Feature, Features, PairEmbeddings
+
+__all__ = ["Session"]
+
+STATE_VERSION = 1
+# Steps that were handed out and never reported, as trainers that need no feedback do;
+# enough for any look-ahead, little to keep.
+MAX_OUTSTANDING = 4096
+
+
+class Session:
+    """One rank of one training run: iterate batches, publish, report.
+
+    Not thread-safe: one trainer loop uses it.
+
+    Attributes:
+        info: What the session was when it was opened.
+        rank: This trainer process.
+        world_size: How many there are.
+    """
+
+    def __init__(
+        self, transport: Transport, info: SessionInfo, rank: int, world_size: int
+    ) -> None:
+        self._rows = rank_slice(info.spec.batch_size, rank, world_size)
+        self._transport = transport
+        self.info = info
+        self.rank = rank
+        self.world_size = world_size
+        self._next = info.next_step  # the next step to hand to the trainer
+        self._unreported = info.next_step  # the first step that is not reported
+        self._reported: set[int] = set()  # later ones that are
+        self._has_reported = False
+        self._needs_initial_snapshot = info.needs_initial_snapshot
+        self._outstanding: collections.OrderedDict[int, np.ndarray] = (
+            collections.OrderedDict()
+        )
+        self._prefetcher: Prefetcher | None = None
+        self._stall_seconds = 0.0
+
+    @property
+    def name(self) -> str:
+        """The session's name."""
+        return self.info.name
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long the trainer has waited for batches."""
+        current = 0.0 if self._prefetcher is None else self._prefetcher.stall_seconds
+        return self._stall_seconds + current
+
+    def describe(self) -> SessionInfo:
+        """Returns where the session is now, and what selection has cost."""
+        return self._transport.describe(self.name)
+
+    # --- batches -----------------------------------------------------------------
+
+    def batches(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        format: Format = "numpy",  # noqa: A002 - the word that users know
+        device: str | None = None,
+        prefetch: int = 2,
+    ) -> Iterator[Batch]:
+        """Yields this rank's batches in step order, from where the session is.
+
+        A new iterator goes on where the last one was left; the last one ends.
+
+        Args:
+            columns: What to receive; the session's columns by default, ``[]`` for ids
+                and weights only.
+            format: What arrays are: ``numpy`` or ``torch``.
+            device: Where torch tensors go.
+            prefetch: How many batches are received ahead.
+
+        Raises:
+            StepNotReportedError: The next step depends on a report, or a snapshot,
+                that this trainer has not sent.
+            CuratorError: Whatever kept the step from being defined.
+        """
+        yield from self._iterate(columns, format, device, prefetch, False)
+
+    def super_batches(
+        self,
+        *,
+        columns: Sequence[str] | None = None,
+        format: Format = "numpy",  # noqa: A002 - the word that users know
+        device: str | None = None,
+        prefetch: int = 2,
+    ) -> Iterator[Batch]:
+        """Yields the candidates of each step, for :meth:`select`.
+
+        For sessions with ``features = "trainer"``. Arguments as for :meth:`batches`.
+        """
+        if self.info.spec.features != "trainer" or self.world_size != 1:
+            msg = (
+                "super_batches() and select() are for sessions with features = "
+                "'trainer' and a single rank; this one has features = "
+                f"{self.info.spec.features!r} and world_size {self.world_size}"
+            )
+            raise FeatureError(msg)
+        yield from self._iterate(columns, format, device, prefetch, True)
+
+    def _iterate(
+        self,
+        columns: Sequence[str] | None,
+        format_: Format,
+        device: str | None,
+        prefetch: int,
+        super_batches: bool,
+    ) -> Iterator[Batch]:
+        check_format(format_)
+        if prefetch < 1:
+            msg = f"prefetch: at least 1; got {prefetch}"
+            raise ValueError(msg)
+        self.close()
+        request = StreamRequest(
+            session=self.name,
+            rank=self.rank,
+            world_size=self.world_size,
+            from_step=self._next,
+            columns=columns,
+            super_batches=super_batches,
+            credits=prefetch,
+        )
+        prefetcher = self._prefetcher = Prefetcher(self._transport.stream(request))
+        try:
+            while self._prefetcher is prefetcher:
+                self._check_reported()
+                delivery = next(prefetcher, None)
+                if delivery is None:
+                    return
+                self._next = delivery.step + 1
+                if not super_batches:
+                    self._hand_out(delivery)
+                yield Batch(delivery, format_, device)
+        finally:
+            if self._prefetcher is prefetcher:
+                self.close()
+
+    def _check_reported(self) -> None:
+        """Checks that the trainer is not about to wait for itself."""
+        spec, step = self.info.spec, self._next
+        if not self.info.needs_learner or step == spec.num_steps:
+            return
+        if self._needs_initial_snapshot:
+            msg = (
+                f"session {self.name!r} scores with your learner from the first step: "
+                "call session.publish(model) before the first batch, or give the "
+                "learner its weights in the server's configuration"
+            )
+            raise StepNotReportedError(msg)
+        awaited = step - 1 - spec.max_ahead
+        if self._unreported <= awaited:
+            msg = (
+                f"step {step} is scored as of the report of step {awaited} (max_ahead "
+                f"= {spec.max_ahead}), and step {self._unreported} is not reported: "
+                "call session.report(batch, loss=...) after each step. A loader that "
+                f"looks n batches ahead needs max_ahead >= n in the session"
+            )
+            raise StepNotReportedError(msg)
+
+    def _hand_out(self, delivery: Delivery) -> None:
+        self._outstanding[delivery.step] = delivery.ids.copy()
+        if len(self._outstanding) > MAX_OUTSTANDING:
+            self._outstanding.popitem(last=False)
+
+    def select(
+        self,
+        candidates: Batch,
+        *,
+        learner: PairEmbeddings | Any = None,
+        reference: PairEmbeddings | Any = None,
+    ) -> Batch:
+        """Returns the sub-batch to train on, given features of a super-batch.
+
+        Args:
+            candidates: A batch of :meth:`super_batches`.
+            learner: What the learner says of the candidates: ``PairEmbeddings``, or
+                one loss per candidate.
+            reference: What the reference says; left out where it says nothing, or the
+                server computes it.
+
+        Raises:
+            FeatureError: The features do not fit the policy or the super-batch.
+        """
+        features: dict[str, Feature] = {}
+        for role, feature in (("learner", learner), ("reference", reference)):
+            if isinstance(feature, PairEmbeddings):
+                features[f"{role}.embeddings"] = feature
+            elif feature is not None:
+                features[f"{role}.loss"] = to_losses(feature, len(candidates))
+        source = candidates.delivery
+        chosen = self._transport.select(self.name, source.step, source.ids, features)
+        if source.rows is not None:
+            position = {int(id_): i for i, id_ in enumerate(source.ids)}
+            taken = [position[int(id_)] for id_ in chosen.ids]
+            chosen = chosen.with_rows(source.rows.take(taken))
+        self._hand_out(chosen)
+        return Batch(chosen, candidates.format, candidates.device)
+
+    # --- feedback ----------------------------------------------------------------
+
+    def report(self, batch: Batch | Any, loss: Any = None) -> None:
+        """Reports that a batch has been trained on; closes the step.
+
+        Call it once per step, after :meth:`publish`. It may be repeated.
+
+        Args:
+            batch: The batch, or the example ids of one that was handed out (a
+                DataLoader over one's own dataset knows only those).
+            loss: Un-reduced, un-weighted loss of each example, in the batch's order;
+                left out where there is none.
+
+        Raises:
+            FeedbackError: Ids that are not of a batch that was handed out; losses of
+                another length, reduced already, or not finite. The step stays open.
+        """
+        step, ids = self._step_of(batch)
+        losses = None if loss is None else to_losses(loss, len(ids), step)
+        self._transport.report(
+            self.name, step, self.rank, self.world_size, ids, losses
+        )
+        self._has_reported = True
+        self._outstanding.pop(step, None)
+        self._reported.add(step)
+        while self._unreported in self._reported:
+            self._reported.remove(self._unreported)
+            self._unreported += 1
+
+    def _step_of(self, batch: Batch | Any) -> tuple[int, Int64[np.ndarray, " n"]]:
+        if isinstance(batch, Batch):
+            return batch.step, batch.delivery.ids
+        ids = to_ids(batch)
+        for step, outstanding in self._outstanding.items():
+            if np.array_equal(ids, outstanding):
+                return step, outstanding
+        steps = list(self._outstanding)
+        waiting = f"steps {steps[0]} to {steps[-1]}" if steps else "no steps"
+        msg = (
+            f"these {len(ids)} ids are those of no batch that waits for a report "
+            f"({waiting} do): report each batch as it was handed out, in its order"
+        )
+        raise FeedbackError(msg)
+
+    def publish(self, model: Any) -> bool:
+        """Publishes the learner's weights, if the session asks for them now.
+
+        Call it after each optimizer step, before :meth:`report`; it does nothing
+        where the session needs no learner, the step is none of ``publish_every``, or
+        this is not rank 0.
+
+        Args:
+            model: A torch module, or a mapping of names to tensors or arrays.
+
+        Returns:
+            Whether a snapshot was recorded.
+
+        Raises:
+            SnapshotError: The weights do not fit the learner.
+        """
+        if self.rank != 0 or not self.info.needs_learner:
+            return False
+        # The batch in hand is the first that is not reported; training on it is the
+        # step that these weights come from.
+        report_step = self._unreported
+        snapshot_step = report_step + (report_step < self._next)
+        initial = snapshot_step == 0
+        if initial and not self._needs_initial_snapshot:
+            return False
+        if not initial and snapshot_step % self.info.spec.publish_every:
+            return False
+        from curator.models import weights_to_bytes
+
+        is_new = self._transport.publish(
+            self.name, snapshot_step, report_step, weights_to_bytes(model)
+        )
+        if initial:
+            self._needs_initial_snapshot = False
+        return is_new
+
+    # --- state -------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns where the trainer is: small, JSON-able, and free.
+
+        The next step is the first that is not reported; batches fetched ahead do not
+        count. For a trainer that never reports it is the first that was not handed
+        out.
+        """
+        step = self._unreported if self._has_reported else self._next
+        return {
+            "version": STATE_VERSION,
+            "session": self.name,
+            "fingerprint": self.info.fingerprint,
+            "step": step,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes to where :meth:`state_dict` was taken; before or while iterating.
+
+        The batches from there on are the ones that were defined then.
+
+        Raises:
+            SessionMismatchError: The state is not of this session.
+        """
+        for key, ours in (
+            ("version", STATE_VERSION),
+            ("session", self.name),
+            ("fingerprint", self.info.fingerprint),
+        ):
+            if state.get(key) != ours:
+                msg = (
+                    f"the state is not of this session: {key} is {state.get(key)!r}, "
+                    f"this session's is {ours!r}"
+                )
+                raise SessionMismatchError(msg)
+        step = state.get("step")
+        if not isinstance(step, int) or step < 0:
+            msg = f"the state's step must be an integer from 0; got {step!r}"
+            raise SessionMismatchError(msg)
+        self.close()
+        self._next = self._unreported = step
+        self._outstanding.clear()
+        self._reported.clear()
+
+    def close(self) -> None:
+        """Ends the iterator, if there is one. The session may be iterated again."""
+        if self._prefetcher is not None:
+            prefetcher, self._prefetcher = self._prefetcher, None
+            self._stall_seconds += prefetcher.stall_seconds
+            prefetcher.close()
+
+    def __enter__(self) -> Session:
+        """Returns the session."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"Session({self.name!r}, rank={self.rank}, world_size={self.world_size}, "
+            f"next_step={self._next})"
+        )

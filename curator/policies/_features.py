@@ -1,0 +1,120 @@
+"""Reads the features that a policy needs, or says what is wrong with them.
+
+Shapes: ``B`` is the super-batch size, ``n`` the number of usable candidates.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from curator.errors import FeatureError
+from curator.scores import SCORES, PairModel, usable_rows
+from curator.types import Feature, Features, PairEmbeddings
+
+__all__ = ["check_num_selected", "read_pairs", "read_scores"]
+
+
+def check_num_selected(ids: Int64[np.ndarray, " B"], num_selected: int) -> None:
+    """Raises ValueError unless that many candidates can be selected."""
+    if not 1 <= num_selected <= len(ids):
+        msg = (
+            f"num_selected must be in [1, super-batch size]; got {num_selected} for a "
+            f"super-batch of {len(ids)}"
+        )
+        raise ValueError(msg)
+
+
+def read_scores(
+    features: Features, score: str, ids: Int64[np.ndarray, " B"]
+) -> Float64[np.ndarray, " B"]:
+    """Returns the score of each candidate's losses; not finite where they are not.
+
+    Raises:
+        FeatureError: A loss is missing or not one float per candidate.
+    """
+    total = np.zeros(len(ids))
+    for model, coefficient in SCORES[score].terms:
+        name = f"{model}.loss"
+        losses = _read(features, name)
+        if not isinstance(losses, np.ndarray) or losses.shape != (len(ids),):
+            raise _wrong(name, losses, f"one float per candidate, shape ({len(ids)},)")
+        if not np.issubdtype(losses.dtype, np.floating):
+            raise _wrong(name, losses, "float16, float32 or float64")
+        with np.errstate(over="ignore", invalid="ignore"):
+            total += coefficient * losses.astype(np.float64)
+    return total
+
+
+def read_pairs(
+    features: Features, score: str, loss: str, ids: Int64[np.ndarray, " B"]
+) -> tuple[Int64[np.ndarray, " n"], list[PairModel]]:
+    """Returns the usable candidates in order of id, and each model's part of a score.
+
+    The order of ids, not of candidates: then rounding does not depend on how the
+    super-batch was shuffled, and neither does the choice.
+
+    Raises:
+        FeatureError: Embeddings are missing, of the wrong shape, or without the
+            logit scale or bias that the loss needs.
+    """
+    found: list[tuple[float, PairEmbeddings]] = []
+    usable = np.ones(len(ids), bool)
+    for model, coefficient in SCORES[score].terms:
+        embeddings = _read_embeddings(features, f"{model}.embeddings", loss, len(ids))
+        usable &= usable_rows(embeddings)
+        found.append((coefficient, embeddings))
+    order = np.argsort(ids)
+    rows = order[usable[order]]
+    return rows, [PairModel.of(value, factor, rows) for factor, value in found]
+
+
+def _read_embeddings(
+    features: Features, name: str, loss: str, num_candidates: int
+) -> PairEmbeddings:
+    embeddings = _read(features, name)
+    if not isinstance(embeddings, PairEmbeddings):
+        raise _wrong(name, embeddings, "PairEmbeddings")
+    for side in (embeddings.queries, embeddings.targets):
+        if side.ndim != 2 or side.shape != embeddings.queries.shape:
+            raise _wrong(name, side, "queries and targets of one shape (B, D)")
+        if len(side) != num_candidates:
+            raise _wrong(name, side, f"one row for each of {num_candidates} candidates")
+        if not np.issubdtype(side.dtype, np.floating):
+            raise _wrong(name, side, "float16, float32 or float64")
+    scale, bias = embeddings.logit_scale, embeddings.logit_bias
+    if not (math.isfinite(scale) and scale > 0):
+        msg = (
+            f"feature {name!r}: logit_scale must be finite and above 0; got {scale}. It "
+            "is what similarities are multiplied by, not its logarithm"
+        )
+        raise FeatureError(msg)
+    if loss == "sigmoid" and bias is None:
+        msg = (
+            f"feature {name!r}: loss 'sigmoid' needs the model's logit_bias; got None. "
+            "Without it the negatives drown the positives: give the bias, or use loss "
+            "'softmax' for a model trained with that"
+        )
+        raise FeatureError(msg)
+    if bias is not None and not math.isfinite(bias):
+        msg = f"feature {name!r}: logit_bias must be finite; got {bias}"
+        raise FeatureError(msg)
+    return embeddings
+
+
+def _read(features: Features, name: str) -> Feature:
+    if name not in features:
+        given = ", ".join(sorted(features)) or "none"
+        msg = f"the policy needs the feature {name!r}; got {given}"
+        raise FeatureError(msg)
+    return features[name]
+
+
+def _wrong(name: str, value: Feature, wanted: str) -> FeatureError:
+    if isinstance(value, np.ndarray):
+        given = f"{value.dtype} of shape {value.shape}"
+    else:
+        given = type(value).__name__
+    return FeatureError(f"feature {name!r} must be {wanted}; got {given}")

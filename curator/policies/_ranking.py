@@ -1,0 +1,34 @@
+"""The highest of some keys, with ties broken fairly.
+
+Shapes: ``B`` is the number of keys, ``K`` of those wanted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from curator.rng import mix
+
+__all__ = ["highest"]
+
+
+def highest(
+    keys: Float64[np.ndarray, " B"], ids: Int64[np.ndarray, " B"], num_wanted: int
+) -> Int64[np.ndarray, " K"]:
+    """Returns the positions of the highest keys, highest first, in O(B + K log K).
+
+    Equal keys are ordered by a hash of the example id: by position, the candidates
+    that come first in a super-batch would be favoured.
+
+    Args:
+        keys: Not NaN.
+        ids: The example id of each key.
+        num_wanted: In [0, B].
+    """
+    if num_wanted == 0:
+        return np.empty(0, np.int64)
+    threshold = np.partition(keys, len(keys) - num_wanted)[len(keys) - num_wanted]
+    contenders = np.flatnonzero(keys >= threshold)
+    order = np.lexsort((mix(ids[contenders].astype(np.uint64)), -keys[contenders]))
+    return contenders[order[:num_wanted]]
