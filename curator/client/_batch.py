@@ -19,7 +19,7 @@ __all__ = ["Batch", "Format", "check_format"]
 Format = Literal["numpy", "torch"]
 
 
-def check_format(format: str) -> None:  # noqa: A002 - the keyword that users write
+def check_format(format: str) -> None:
     """Checks the name of an array format.
 
     Raises:

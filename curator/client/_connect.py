@@ -31,9 +31,7 @@ def connect(
     """
     from curator.client._grpc import GrpcTransport
 
-    return Service(
-        GrpcTransport(target, timeout=timeout, retry_seconds=retry_seconds)
-    )
+    return Service(GrpcTransport(target, timeout=timeout, retry_seconds=retry_seconds))
 
 
 def local(

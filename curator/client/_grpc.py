@@ -306,7 +306,9 @@ def _delivery(
         ids=wire.ids_from_proto(header.example_ids),
         weights=wire.floats_from_proto(header.weights) if header.weights else None,
         scores=wire.floats_from_proto(header.scores) if header.scores else None,
-        snapshot_step=header.snapshot_step if header.HasField("snapshot_step") else None,
+        snapshot_step=header.snapshot_step
+        if header.HasField("snapshot_step")
+        else None,
         late=header.late,
         rows=None if payload is None else payload.rows(),
     )

@@ -120,15 +120,15 @@ class _LocalStream:
     def _super_batch(self, step: int) -> Delivery:
         candidates = self._engine.super_batch(step)
         return self._with_rows(
-            Delivery(step, candidates.epoch, candidates.ids, None, None, None, False, None)
+            Delivery(
+                step, candidates.epoch, candidates.ids, None, None, None, False, None
+            )
         )
 
     def _with_rows(self, delivery: Delivery) -> Delivery:
         if not self._columns:
             return delivery
-        return delivery.with_rows(
-            self._engine.pool.take(delivery.ids, self._columns)
-        )
+        return delivery.with_rows(self._engine.pool.take(delivery.ids, self._columns))
 
     def add_credit(self) -> None:
         """Lets one more batch be sent."""

@@ -35,7 +35,7 @@ class Prefetcher:
             for delivery in self._stream:
                 self._ready.put(delivery)
             self._ready.put(None)
-        except Exception as error:  # noqa: BLE001 - raised where the trainer waits
+        except Exception as error:
             self._ready.put(error)
 
     def __iter__(self) -> Iterator[Delivery]:

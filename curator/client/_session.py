@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import collections
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 
 from curator.client._arrays import to_ids, to_losses
 from curator.client._batch import Batch, Format, check_format
@@ -21,7 +20,7 @@ from curator.errors import (
     StepNotReportedError,
 )
 from curator.sessions import SessionInfo, rank_slice
-from curator.types import Feature, Features, PairEmbeddings
+from curator.types import Feature, PairEmbeddings
 
 __all__ = ["Session"]
 
@@ -59,6 +58,7 @@ class Session:
             collections.OrderedDict()
         )
         self._prefetcher: Prefetcher | None = None
+        self._iterator: object = None
         self._stall_seconds = 0.0
 
     @property
@@ -82,7 +82,7 @@ class Session:
         self,
         *,
         columns: Sequence[str] | None = None,
-        format: Format = "numpy",  # noqa: A002 - the word that users know
+        format: Format = "numpy",
         device: str | None = None,
         prefetch: int = 2,
     ) -> Iterator[Batch]:
@@ -108,7 +108,7 @@ class Session:
         self,
         *,
         columns: Sequence[str] | None = None,
-        format: Format = "numpy",  # noqa: A002 - the word that users know
+        format: Format = "numpy",
         device: str | None = None,
         prefetch: int = 2,
     ) -> Iterator[Batch]:
@@ -138,20 +138,23 @@ class Session:
             msg = f"prefetch: at least 1; got {prefetch}"
             raise ValueError(msg)
         self.close()
-        request = StreamRequest(
-            session=self.name,
-            rank=self.rank,
-            world_size=self.world_size,
-            from_step=self._next,
-            columns=columns,
-            super_batches=super_batches,
-            credits=prefetch,
-        )
-        prefetcher = self._prefetcher = Prefetcher(self._transport.stream(request))
+        iterator = self._iterator = object()
         try:
-            while self._prefetcher is prefetcher:
+            while self._iterator is iterator:
                 self._check_reported()
-                delivery = next(prefetcher, None)
+                # load_state_dict() ends the stream; the iterator goes on from there.
+                if self._prefetcher is None:
+                    request = StreamRequest(
+                        session=self.name,
+                        rank=self.rank,
+                        world_size=self.world_size,
+                        from_step=self._next,
+                        columns=columns,
+                        super_batches=super_batches,
+                        credits=prefetch,
+                    )
+                    self._prefetcher = Prefetcher(self._transport.stream(request))
+                delivery = next(self._prefetcher, None)
                 if delivery is None:
                     return
                 self._next = delivery.step + 1
@@ -159,7 +162,7 @@ class Session:
                     self._hand_out(delivery)
                 yield Batch(delivery, format_, device)
         finally:
-            if self._prefetcher is prefetcher:
+            if self._iterator is iterator:
                 self.close()
 
     def _check_reported(self) -> None:
@@ -242,9 +245,7 @@ class Session:
         """
         step, ids = self._step_of(batch)
         losses = None if loss is None else to_losses(loss, len(ids), step)
-        self._transport.report(
-            self.name, step, self.rank, self.world_size, ids, losses
-        )
+        self._transport.report(self.name, step, self.rank, self.world_size, ids, losses)
         self._has_reported = True
         self._outstanding.pop(step, None)
         self._reported.add(step)
@@ -343,13 +344,17 @@ class Session:
         if not isinstance(step, int) or step < 0:
             msg = f"the state's step must be an integer from 0; got {step!r}"
             raise SessionMismatchError(msg)
-        self.close()
+        self._end_stream()
         self._next = self._unreported = step
         self._outstanding.clear()
         self._reported.clear()
 
     def close(self) -> None:
         """Ends the iterator, if there is one. The session may be iterated again."""
+        self._iterator = None
+        self._end_stream()
+
+    def _end_stream(self) -> None:
         if self._prefetcher is not None:
             prefetcher, self._prefetcher = self._prefetcher, None
             self._stall_seconds += prefetcher.stall_seconds

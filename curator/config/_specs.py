@@ -254,7 +254,9 @@ class Config:
     """All that a server, or :func:`curator.local`, serves."""
 
     server: ServerSpec = dataclasses.field(default_factory=ServerSpec)
-    pools: Mapping[str, PoolSpec] = dataclasses.field(default_factory=dict[str, PoolSpec])
+    pools: Mapping[str, PoolSpec] = dataclasses.field(
+        default_factory=dict[str, PoolSpec]
+    )
     models: Mapping[str, ModelSpec] = dataclasses.field(
         default_factory=dict[str, ModelSpec]
     )

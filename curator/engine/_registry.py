@@ -1,4 +1,4 @@
-"""The sessions of a server: opened on demand, by name, each with a folder of its own."""
+"""The sessions of a server: opened on demand, by name, each with its own folder."""
 
 from __future__ import annotations
 
@@ -204,7 +204,9 @@ class Registry:
             ConfigError: It names something that does not exist, or that does not fit.
         """
         where = f"session {name!r}"
-        check_references(spec, [*self._given, *self.config.pools], self.config.models, where)
+        check_references(
+            spec, [*self._given, *self.config.pools], self.config.models, where
+        )
         pool = self.pool(spec.pool)
         if spec.super_batch_size > pool.num_examples:
             msg = (

@@ -68,9 +68,7 @@ class ScoringWorker:
             num_scored["reference"] = num_missing
         return features, time.perf_counter() - started, num_scored
 
-    def _score(
-        self, scorer: Scorer, ids: Int64[np.ndarray, " B"]
-    ) -> PairEmbeddings:
+    def _score(self, scorer: Scorer, ids: Int64[np.ndarray, " B"]) -> PairEmbeddings:
         columns: Sequence[str] = scorer.columns
         return scorer.score(self._pool.take(ids, columns))
 

@@ -159,7 +159,7 @@ class SessionEngine:
                 step = self._num_defined
             try:
                 self._define(step)
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits
+            except Exception as error:
                 with self._condition:
                     waiting = self._waiting.fail()
                 for future in waiting:
@@ -331,9 +331,12 @@ class SessionEngine:
                     f"{len(ids)} rows for {_some(ids)}"
                 )
                 raise FeatureError(msg)
-            missing = self.spec.policy.needs - set(features)
+            missing = self.spec.policy.needs.difference(features)
             result = None
-            if missing == {"reference.embeddings"} and self._executor is not None:
+            if (
+                missing == frozenset({"reference.embeddings"})
+                and self._executor is not None
+            ):
                 request = ScoringRequest(super_batch.ids, missing, None)
                 result = self._executor.submit(request).result()
                 features = {**features, **result.features}
@@ -392,9 +395,7 @@ class SessionEngine:
             closes = _covers([*before, report], 0, self.spec.batch_size)
             if closes and step == next_step:
                 next_step += 1
-                while _covers(
-                    self._ledger.reports(next_step), 0, self.spec.batch_size
-                ):
+                while _covers(self._ledger.reports(next_step), 0, self.spec.batch_size):
                     next_step += 1
             self._ledger.add_report(report, next_step=next_step)
             self._next_step = next_step

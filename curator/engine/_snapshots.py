@@ -7,7 +7,7 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from curator.errors import SnapshotError, StorageError
@@ -17,7 +17,7 @@ __all__ = ["SnapshotStore", "storage_errors"]
 
 
 @contextlib.contextmanager
-def storage_errors(what: str) -> Iterator[None]:
+def storage_errors(what: str) -> Generator[None]:
     """Turns an ``OSError`` of a write into a :class:`StorageError`."""
     try:
         yield
@@ -82,7 +82,10 @@ class SnapshotStore:
         path = self._folder / f"incoming-{os.getpid()}-{id(chunks):x}"
         digest, size = hashlib.blake2b(digest_size=16), 0
         try:
-            with storage_errors(f"a snapshot of {num_bytes} bytes"), path.open("wb") as f:
+            with (
+                storage_errors(f"a snapshot of {num_bytes} bytes"),
+                path.open("wb") as f,
+            ):
                 for chunk in chunks:
                     size += len(chunk)
                     digest.update(chunk)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,7 @@ class Ledger:
                 raise StorageError(msg)
 
     @contextlib.contextmanager
-    def _storage_errors(self) -> Iterator[None]:
+    def _storage_errors(self) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as error:
@@ -99,7 +99,7 @@ class Ledger:
             raise StorageError(msg) from error
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Generator[sqlite3.Connection]:
         with self._lock, self._storage_errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -191,7 +191,7 @@ class Ledger:
     def reports(self, step: int) -> list[Report]:
         """Returns the reports of a step, by first row."""
         rows = self._query(
-            "SELECT start, stop, losses FROM reports WHERE step = ? ORDER BY start, stop",
+            "SELECT start, stop, losses FROM reports WHERE step = ? ORDER BY start",
             step,
         )
         return [

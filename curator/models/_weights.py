@@ -16,23 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from curator.errors import SnapshotError, StorageError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = [
-    "TensorHeader",
-    "plain_name",
-    "read_header",
-    "weights_to_bytes",
-    "write_weights",
-]
-
-TensorHeader = tuple[str, tuple[int, ...]]
-"""Dtype (as safetensors spells it: ``F32``, ``BF16``, ``I64`` ...) and shape."""
+__all__ = ["plain_name", "weights_to_bytes", "write_weights"]
 
 # Attributes in which wrappers keep the model: DistributedDataParallel, torch.compile,
 # FullyShardedDataParallel and torch's activation checkpointing.
@@ -113,28 +104,6 @@ def write_weights(path: str | Path, model: object) -> None:
             part.unlink()
 
 
-def read_header(path: Path) -> dict[str, TensorHeader]:
-    """Returns dtype and shape of each tensor of a safetensors file; reads no tensor.
-
-    Raises:
-        SnapshotError: It is no safetensors file, or is cut short.
-        StorageError: It cannot be opened.
-    """
-    header: dict[str, TensorHeader] = {}
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                entry = file.get_slice(name)
-                header[name] = (entry.get_dtype(), tuple(entry.get_shape()))
-    except SafetensorError as error:
-        msg = f"weights {str(path)!r} are not a safetensors file, or a part of one: {error}"
-        raise SnapshotError(msg) from error
-    except OSError as error:
-        msg = f"weights {str(path)!r} cannot be read: {error.strerror or error}"
-        raise StorageError(msg) from error
-    return header
-
-
 def _named_values(model: object) -> dict[str, object]:
     """Returns the values of a module or a mapping by their plain names."""
     state_dict = getattr(model, "state_dict", None)
@@ -150,8 +119,8 @@ def _named_values(model: object) -> dict[str, object]:
         plain = plain_name(str(name))
         if plain in named:
             msg = (
-                f"two tensors are called {plain!r} once wrappers' prefixes are removed; "
-                "the second one is {str(name)!r}"
+                f"two tensors are called {plain!r} once wrappers' prefixes are "
+                f"removed; the second one is {name!r}"
             )
             raise SnapshotError(msg)
         named[plain] = value

@@ -87,8 +87,8 @@ def _read_embeddings(
     scale, bias = embeddings.logit_scale, embeddings.logit_bias
     if not (math.isfinite(scale) and scale > 0):
         msg = (
-            f"feature {name!r}: logit_scale must be finite and above 0; got {scale}. It "
-            "is what similarities are multiplied by, not its logarithm"
+            f"feature {name!r}: logit_scale must be finite and above 0; got {scale}. "
+            "It is what similarities are multiplied by, not its logarithm"
         )
         raise FeatureError(msg)
     if loss == "sigmoid" and bias is None:

@@ -144,6 +144,6 @@ def _lengths(vectors: Float[np.ndarray, "B D"]) -> Float32[np.ndarray, " B"]:
 def _unit_rows(
     vectors: Float[np.ndarray, "B D"], rows: Int64[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n D"]:
-    chosen = vectors[rows].astype(np.float32)
+    chosen = vectors[rows].astype(np.float32, copy=False)
     chosen /= _lengths(chosen)[:, None]
     return chosen

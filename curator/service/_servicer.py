@@ -7,7 +7,7 @@ import concurrent.futures
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -27,6 +27,7 @@ __all__ = ["Servicer"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Servicer:
@@ -51,7 +52,7 @@ class Servicer:
         return await self._blocking(self._registry.open, name)
 
     async def OpenSession(  # noqa: N802 - the call's name
-        self, request: pb.OpenSessionRequest, context: grpc.aio.ServicerContext
+        self, request: pb.OpenSessionRequest, context: Context
     ) -> pb.OpenSessionResponse:
         """Opens a session, or resumes it where it was."""
         if request.protocol_version > wire.PROTOCOL_VERSION:
@@ -73,7 +74,7 @@ class Servicer:
     async def StreamBatches(  # noqa: N802 - the call's name
         self,
         requests: AsyncIterator[pb.StreamBatchesRequest],
-        context: grpc.aio.ServicerContext,
+        context: Context,
     ) -> AsyncIterator[pb.StreamBatchesResponse | bytes]:
         """Streams one rank's batches, one per credit."""
         first = await anext(requests, None)
@@ -112,7 +113,7 @@ class Servicer:
     async def SelectBatch(  # noqa: N802 - the call's name
         self,
         requests: AsyncIterator[pb.SelectBatchRequest],
-        context: grpc.aio.ServicerContext,
+        context: Context,
     ) -> pb.SelectBatchResponse:
         """Answers a trainer's features with the sub-batch to train on."""
         first = await anext(requests, None)
@@ -133,7 +134,7 @@ class Servicer:
         return pb.SelectBatchResponse(header=header_of(record, slice(None)))
 
     async def ReportStep(  # noqa: N802 - the call's name
-        self, request: pb.ReportStepRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ReportStepRequest, context: Context
     ) -> pb.ReportStepResponse:
         """Records that a rank has trained on its slice of a step."""
         engine = await self._engine(request.session)
@@ -153,7 +154,7 @@ class Servicer:
     async def PublishSnapshot(  # noqa: N802 - the call's name
         self,
         requests: AsyncIterator[pb.PublishSnapshotRequest],
-        context: grpc.aio.ServicerContext,
+        context: Context,
     ) -> pb.PublishSnapshotResponse:
         """Records a snapshot of the learner."""
         first = await anext(requests, None)
@@ -179,13 +180,13 @@ class Servicer:
         return pb.PublishSnapshotResponse(already_published=not is_new)
 
     async def ListSessions(  # noqa: N802 - the call's name
-        self, request: pb.ListSessionsRequest, context: grpc.aio.ServicerContext
+        self, request: pb.ListSessionsRequest, context: Context
     ) -> pb.ListSessionsResponse:
         """Lists the sessions that exist or are configured."""
         return pb.ListSessionsResponse(names=await self._blocking(self._registry.names))
 
     async def DescribeSession(  # noqa: N802 - the call's name
-        self, request: pb.DescribeSessionRequest, context: grpc.aio.ServicerContext
+        self, request: pb.DescribeSessionRequest, context: Context
     ) -> pb.DescribeSessionResponse:
         """Describes one session."""
         engine = await self._engine(request.name)
@@ -226,17 +227,17 @@ async def _next(
     return await anext(requests, None)
 
 
-Unary = Callable[[object, grpc.aio.ServicerContext], Awaitable[object]]
-Streaming = Callable[[object, grpc.aio.ServicerContext], AsyncIterator[object]]
+Unary = Callable[[object, Context], Awaitable[object]]
+Streaming = Callable[[object, Context], AsyncIterator[object]]
 
 
 def guard_unary(method: Unary) -> Unary:
     """Returns ``method`` with its exceptions as statuses of the call."""
 
-    async def guarded(request: object, context: grpc.aio.ServicerContext) -> object:
+    async def guarded(request: object, context: Context) -> object:
         try:
             return await method(request, context)
-        except Exception as error:  # noqa: BLE001 - abort() tells them apart
+        except Exception as error:
             await abort(context, error)
 
     return guarded
@@ -245,19 +246,17 @@ def guard_unary(method: Unary) -> Unary:
 def guard_stream(method: Streaming) -> Streaming:
     """Returns ``method``, whose answer is a stream, likewise."""
 
-    async def guarded(
-        request: object, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[object]:
+    async def guarded(request: object, context: Context) -> AsyncIterator[object]:
         try:
             async for response in method(request, context):
                 yield response
-        except Exception as error:  # noqa: BLE001 - abort() tells them apart
+        except Exception as error:
             await abort(context, error)
 
     return guarded
 
 
-async def abort(context: grpc.aio.ServicerContext, error: Exception) -> None:
+async def abort(context: Context, error: Exception) -> None:
     """Ends a call with the status of an error; one of ours tells the user why."""
     if not isinstance(error, CuratorError):
         _log.error("a call failed", exc_info=error)

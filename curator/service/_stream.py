@@ -70,16 +70,14 @@ class BatchSource:
         self._columns = columns
 
     async def batch(self, step: int) -> tuple[pb.BatchHeader, list[memoryview]]:
-        """Returns a step's header and its rows' Arrow IPC stream, once it is defined."""
+        """Returns the header and the encoded rows of a step, once it is defined."""
         if self._super_batches:
             return await self._blocking(self._encode_super_batch, step)
         future = await self._blocking(self._engine.record, step)
         record = await asyncio.wrap_future(future)
         return await self._blocking(self._encode, record)
 
-    def _encode_super_batch(
-        self, step: int
-    ) -> tuple[pb.BatchHeader, list[memoryview]]:
+    def _encode_super_batch(self, step: int) -> tuple[pb.BatchHeader, list[memoryview]]:
         candidates = self._engine.super_batch(step)
         header = pb.BatchHeader(
             step=step,
@@ -88,9 +86,7 @@ class BatchSource:
         )
         return self._with_rows(header, candidates.ids)
 
-    def _encode(
-        self, record: StepRecord
-    ) -> tuple[pb.BatchHeader, list[memoryview]]:
+    def _encode(self, record: StepRecord) -> tuple[pb.BatchHeader, list[memoryview]]:
         return self._with_rows(header_of(record, self._rows), record.ids[self._rows])
 
     def _with_rows(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import grpc
 
 from curator import errors
@@ -40,10 +42,11 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> CuratorError:
         error: What gRPC raised; a call object that knows status and metadata.
         target: The server's address, for the message.
     """
-    code = error.code()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType] - calls are RpcErrors with more methods
-    details = error.details() or ""  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType] - likewise
-    metadata = error.trailing_metadata() or ()  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType] - likewise
-    name = dict(metadata).get(ERROR_KEY)  # pyright: ignore[reportUnknownArgumentType] - likewise
+    # Every RpcError that a call raises is that call, with these methods.
+    call = cast("grpc.Call", error)
+    code, details = call.code(), call.details() or ""
+    metadata = call.trailing_metadata() or ()
+    name = next((value for key, value in metadata if key == ERROR_KEY), None)
     cls = getattr(errors, str(name), None)
     if isinstance(cls, type) and issubclass(cls, CuratorError):
         return cls(details)

@@ -1,0 +1,91 @@
+"""``curator serve``: a server in the foreground."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from curator.config import Config, load_config
+
+if TYPE_CHECKING:
+    from curator.engine import Registry
+
+__all__ = ["serve"]
+
+
+def serve(config_path: str, listen: str | None = None) -> int:
+    """Serves a configuration until SIGTERM or SIGINT.
+
+    Args:
+        config_path: The TOML file.
+        listen: Instead of the configuration's ``server.listen``.
+
+    Returns:
+        0 after a clean shutdown.
+
+    Raises:
+        CuratorError: The configuration is wrong, the port is in use, or the state
+            directory is.
+    """
+    # Imported here, so that `curator --help` needs no gRPC.
+    from curator.engine import Registry
+    from curator.service import Server
+
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # Blocked before any thread starts, so that all of them leave the signals to
+    # sigwait below.
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    config = load_config(config_path)
+    registry = Registry(config)
+    try:
+        for name in config.pools:
+            registry.pool(name)  # a pool that cannot be read is an error now
+        server = Server(registry, listen)
+        print(_banner(server.address, config, registry), flush=True)
+        signal.sigwait(stops)
+        print("stopping: clients resume when the server is back", flush=True)
+        server.stop()
+    finally:
+        registry.close()
+    print("stopped", flush=True)
+    return 0
+
+
+def _banner(address: str, config: Config, registry: Registry) -> str:
+    lines = [f"curator is listening on {address}", ""]
+    for name, spec in config.pools.items():
+        pool = registry.pool(name)
+        columns = ", ".join(pool.schema.names) or "ids only"
+        lines.append(
+            f"  pool     {name}: {pool.num_examples:,} examples ({columns}), "
+            f"{spec.format}, fingerprint {pool.fingerprint[:12]}"
+        )
+    lines += [
+        f"  model    {name}: {spec.factory} on {spec.device}, {spec.dtype}"
+        for name, spec in config.models.items()
+    ]
+    for name in registry.names():
+        spec = config.sessions.get(name)
+        what = (
+            "from an earlier configuration"
+            if spec is None
+            else f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}"
+        )
+        lines.append(f"  session  {name}: {what}")
+    lines += [
+        f"  state    {config.server.state_dir}",
+        "",
+        "connect with",
+        f"  service = curator.connect({address!r})",
+    ]
+    if registry.names():
+        lines.append(f"  session = service.open({registry.names()[0]!r})")
+    lines.append("  for batch in session.batches(): ...")
+    return "\n".join(lines)

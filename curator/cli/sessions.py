@@ -1,0 +1,42 @@
+"""``curator sessions``: where the sessions of a server are."""
+
+from __future__ import annotations
+
+from curator.client import connect
+
+__all__ = ["sessions"]
+
+
+def sessions(target: str) -> int:
+    """Prints a line of facts and a line of costs for each session.
+
+    Args:
+        target: ``HOST:PORT`` of a server.
+
+    Returns:
+        0.
+
+    Raises:
+        CuratorError: The server cannot be reached.
+    """
+    with connect(target, retry_seconds=0) as service:
+        names = service.names()
+        if not names:
+            print("no sessions")
+        for name in names:
+            info = service.describe(name)
+            spec, cost = info.spec, info.cost
+            length = "(endless)" if spec.num_steps is None else f"of {spec.num_steps}"
+            print(
+                f"{name}: step {info.next_step} {length}, {info.num_defined} defined; "
+                f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}, "
+                f"pool {spec.pool} ({info.num_examples:,} examples)"
+            )
+            print(
+                f"  scoring {cost['scoring_seconds']:.1f} s, selection "
+                f"{cost['selection_seconds']:.1f} s, forward passes: learner "
+                f"{cost['num_learner_scored']:,.0f}, reference "
+                f"{cost['num_reference_scored']:,.0f}; quarantined "
+                f"{cost['num_quarantined']:,.0f}, late {cost['num_late']:,.0f}"
+            )
+    return 0

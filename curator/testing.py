@@ -1,0 +1,218 @@
+"""Checks for extensions: whether a policy of your own keeps the contract.
+
+Shapes: ``B`` is the super-batch size, ``K`` the batch size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Int64
+
+from curator.errors import FeatureError
+from curator.policies import Policy
+from curator.rng import Noise
+from curator.types import Feature, Features, PairEmbeddings, Selection
+
+__all__ = ["assert_policy_contract"]
+
+_NOISE = Noise(seed=1, step=2)
+
+
+def assert_policy_contract(
+    policy: Policy,
+    make_features: Callable[[int], Features],
+    *,
+    super_batch_size: int = 64,
+    batch_size: int = 24,
+) -> None:
+    """Asserts that a policy keeps the constraints of :class:`curator.policies.Policy`.
+
+    Args:
+        policy: The policy.
+        make_features: Makes the features of that many candidates, all finite.
+        super_batch_size: B, at least 2.
+        batch_size: K, at most B / 2 and as large as the policy needs it to be.
+
+    Raises:
+        AssertionError: A constraint is broken; the message says which.
+
+    Example:
+        >>> from curator.policies import Uniform
+        >>> assert_policy_contract(Uniform(), lambda num_candidates: {})
+    """
+    # Neither sorted nor dense: ids and positions must not be mixed up.
+    ids = np.random.default_rng(0).permutation(10 * super_batch_size)[:super_batch_size]
+    features = {
+        name: _with_rows(feature, np.arange(super_batch_size))
+        for name, feature in make_features(super_batch_size).items()
+    }
+    _check_sizes(policy, ids, features, batch_size)
+    _check_needs(policy, ids, features, batch_size)
+    _check_repeatable(policy, ids, features, batch_size)
+    for name in sorted(policy.needs):
+        spoilt = {**features, name: _spoil(features[name], super_batch_size // 2)}
+        _check_quarantine(policy, ids, spoilt, super_batch_size // 2)
+        _check_repeatable(policy, ids, spoilt, super_batch_size - batch_size // 2)
+
+
+def _check_sizes(
+    policy: Policy,
+    ids: Int64[np.ndarray, " B"],
+    features: Features,
+    batch_size: int,
+) -> None:
+    """Exactly ``num_selected`` distinct candidates; all of them; never too many."""
+    for num_selected in (batch_size, len(ids)):
+        selection = _select(policy, ids, features, num_selected)
+        for name in ("num_quarantined", "num_topped_up"):
+            found = selection.stats.get(name)
+            _require(found == 0, f"stats[{name!r}] must be 0 here; got {found}")
+    for num_selected in (0, len(ids) + 1):
+        try:
+            policy.select(ids, features, num_selected, _NOISE)
+        except ValueError:
+            continue
+        _require(False, f"num_selected={num_selected} must raise ValueError")
+
+
+def _check_needs(
+    policy: Policy,
+    ids: Int64[np.ndarray, " B"],
+    features: Features,
+    batch_size: int,
+) -> None:
+    """A missing feature is an error, and others are not read."""
+    _select(policy, ids, {name: features[name] for name in policy.needs}, batch_size)
+    for missing in sorted(policy.needs):
+        rest = {name: value for name, value in features.items() if name != missing}
+        try:
+            policy.select(ids, rest, batch_size, _NOISE)
+        except FeatureError:
+            continue
+        _require(False, f"a missing {missing!r} must raise FeatureError")
+
+
+def _check_repeatable(
+    policy: Policy,
+    ids: Int64[np.ndarray, " B"],
+    features: Features,
+    batch_size: int,
+) -> None:
+    """The same arguments, the same answer; shuffled candidates, the same examples."""
+    first = _select(policy, ids, features, batch_size)
+    again = _select(policy, ids, features, batch_size)
+    _require(_equal(first, again, ids, ids), "two equal calls chose differently")
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(ids))
+        shuffled = {name: _with_rows(value, order) for name, value in features.items()}
+        other = _select(policy, ids[order], shuffled, batch_size)
+        _require(
+            _equal(first, other, ids, ids[order]),
+            "shuffling the candidates changed the examples, their order or scores",
+        )
+
+
+def _check_quarantine(
+    policy: Policy,
+    ids: Int64[np.ndarray, " B"],
+    features: Features,
+    num_spoilt: int,
+) -> None:
+    """The first ``num_spoilt`` candidates are chosen only when nothing else is left."""
+    num_usable = len(ids) - num_spoilt
+    for num_missing in (0, 1, num_spoilt):
+        selection = _select(policy, ids, features, num_usable + num_missing)
+        num_chosen = int((selection.indices < num_spoilt).sum())
+        _require(
+            num_chosen == num_missing,
+            f"{num_chosen} candidates with non-finite features were chosen where "
+            f"{num_missing} were missing",
+        )
+        wanted = {"num_quarantined": num_spoilt, "num_topped_up": num_missing}
+        for name, count in wanted.items():
+            found = selection.stats.get(name)
+            _require(found == count, f"stats[{name!r}] must be {count}; got {found}")
+
+
+def _select(
+    policy: Policy,
+    ids: Int64[np.ndarray, " B"],
+    features: Features,
+    num_selected: int,
+) -> Selection:
+    """Selects from read-only arrays, and checks the form of the answer."""
+    ids = ids.copy()
+    ids.flags.writeable = False
+    selection = policy.select(ids, features, num_selected, _NOISE)
+    indices, weights = selection.indices, selection.weights
+    _require(
+        indices.shape == (num_selected,) and indices.dtype == np.int64,
+        f"indices must be {num_selected} int64; got {indices.shape} {indices.dtype}",
+    )
+    _require(len(np.unique(indices)) == num_selected, "indices must be distinct")
+    _require(
+        bool(((indices >= 0) & (indices < len(ids))).all()),
+        "indices must be positions in the super-batch",
+    )
+    _require(
+        weights.shape == (num_selected,) and weights.dtype == np.float32,
+        f"weights must be {num_selected} float32; got {weights.shape} {weights.dtype}",
+    )
+    _require(
+        bool((np.isfinite(weights) & (weights >= 0)).all()),
+        "weights must be finite and at least 0",
+    )
+    _require(
+        selection.scores is None or selection.scores.shape == (num_selected,),
+        "scores must be None or one per chosen example",
+    )
+    return selection
+
+
+def _equal(
+    first: Selection,
+    second: Selection,
+    first_ids: Int64[np.ndarray, " B"],
+    second_ids: Int64[np.ndarray, " B"],
+) -> bool:
+    """Returns whether two selections are the same examples, in the same order."""
+    if first.scores is None or second.scores is None:
+        same_scores = first.scores is second.scores
+    else:
+        same_scores = np.array_equal(first.scores, second.scores, equal_nan=True)
+    return (
+        same_scores
+        and np.array_equal(first_ids[first.indices], second_ids[second.indices])
+        and np.array_equal(first.weights, second.weights)
+        and first.stats == second.stats
+    )
+
+
+def _with_rows(feature: Feature, rows: Int64[np.ndarray, " _"]) -> Feature:
+    """Returns some rows of a feature, read-only."""
+    if isinstance(feature, PairEmbeddings):
+        queries, targets = feature.queries[rows], feature.targets[rows]
+        queries.flags.writeable = targets.flags.writeable = False
+        return dataclasses.replace(feature, queries=queries, targets=targets)
+    values = feature[rows]
+    values.flags.writeable = False
+    return values
+
+
+def _spoil(feature: Feature, num_rows: int) -> Feature:
+    """Returns a feature with NaN in the first rows."""
+    if isinstance(feature, PairEmbeddings):
+        targets = feature.targets.copy()
+        targets[:num_rows, 0] = np.nan
+        return dataclasses.replace(feature, targets=targets)
+    values = feature.copy()
+    values[:num_rows] = np.nan
+    return values
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)
