@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
@@ -71,6 +71,7 @@ class StreamRequest:
     credits: int
 
 
+@runtime_checkable
 class BatchStream(Protocol):
     """Batches in step order, ending with the session."""
 
@@ -87,6 +88,7 @@ class BatchStream(Protocol):
         ...
 
 
+@runtime_checkable
 class Transport(Protocol):
     """The calls of the service. Errors are those of :mod:`curator.errors`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -46,6 +46,7 @@ class ScoringResult:
     num_scored: dict[str, int]
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Runs scoring requests.
 

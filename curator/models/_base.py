@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from curator.types import PairEmbeddings
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Scorer"]
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """One model, on one device, that scores candidates.
 

@@ -5,7 +5,7 @@ Shapes: ``B`` is the super-batch size, ``K`` the batch size.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,6 +16,7 @@ from curator.types import Features, Selection
 __all__ = ["Policy"]
 
 
+@runtime_checkable
 class Policy(Protocol):
     """Chooses the sub-batch out of a super-batch.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Pool"]
 
 
+@runtime_checkable
 class Pool(Protocol):
     """A dataset with random access by example id, a schema and a fingerprint.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from curator.types import SuperBatch
 
 __all__ = ["Sampler"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Decides which examples become candidates, in what order, over an epoch."""
 

@@ -1,0 +1,178 @@
+"""Configuration: what is accepted, and what each mistake is told."""
+
+import dataclasses
+
+import pytest
+
+import curator
+from curator.config import parse_config, parse_session, session_to_table
+from curator.errors import ConfigError
+from curator.policies import Joint, TopK, Uniform
+
+SESSION = {"pool": "p", "batch_size": 8}
+JOINT = {"name": "joint", "num_chunks": 4}
+MODEL = {"factory": "towers:build", "columns": ["x"]}
+
+
+def whole(**session):
+    return {
+        "pools": {"p": {"format": "virtual", "num_examples": 100}},
+        "models": {"m": MODEL},
+        "sessions": {"s": {**SESSION, **session}},
+    }
+
+
+def test_a_file_is_read_and_its_paths_are_relative_to_it(tmp_path):
+    path = tmp_path / "server.toml"
+    path.write_text(
+        """
+        [server]
+        state_dir = "state"
+        python_path = ["code"]
+
+        [pools.p]
+        format = "parquet"
+        path = "data/*.parquet"
+
+        [models.m]
+        factory = "towers:build"
+        columns = ["image"]
+        weights = "/elsewhere/m.safetensors"
+        args = { width = 8 }
+
+        [sessions.s]
+        pool = "p"
+        batch_size = 8
+        super_batch_size = 32
+        policy = { name = "joint", num_chunks = 4, temperature = 0.5 }
+        learner = "m"
+        reference = "m"
+        """
+    )
+
+    config = curator.load_config(path)
+
+    assert config.server.state_dir == str(tmp_path / "state")
+    assert config.server.python_path == [str(tmp_path / "code")]
+    assert config.pools["p"].path == str(tmp_path / "data/*.parquet")
+    assert config.models["m"].weights == "/elsewhere/m.safetensors"
+    assert config.models["m"].args == {"width": 8}
+    session = config.sessions["s"]
+    assert session.policy == Joint(num_chunks=4, temperature=0.5)
+    assert session.needs_learner
+
+
+def test_the_super_batch_is_the_batch_by_default():
+    assert parse_session(SESSION).super_batch_size == 8
+
+
+@pytest.mark.parametrize("policy", ["uniform", {"name": "uniform"}])
+def test_a_policy_is_a_name_or_a_table(policy):
+    assert parse_session({**SESSION, "policy": policy}).policy == Uniform()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"num_steps": 5, "seed": -3, "columns": []},
+        {"policy": {"name": "topk", "loss": "scalar"}, "features": "trainer"},
+        {
+            "policy": {"name": "joint", "num_chunks": 2},
+            "learner": "m",
+            "reference": "m",
+            "max_ahead": 2,
+            "on_late": "uniform",
+            "late_after_seconds": 0.25,
+            "publish_every": 4,
+        },
+    ],
+)
+def test_a_session_survives_its_table(extra):
+    spec = parse_session({**SESSION, **extra})
+
+    assert parse_session(session_to_table(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"severs": {}}, r"unknown key 'severs'.*Known: models, pools, server, ses"),
+        ({"server": {"port": 1}}, r"unknown key 'server.port'"),
+        ({"server": {"listen": 1}}, r"server.listen: expected a valid string; got 1"),
+        ({"server": {"listen": "here"}}, r"server.listen: expected 'HOST:PORT'.*here"),
+        ({"server": []}, r"server: expected a table; got \[\]"),
+        ({"pools": {"p": {"format": "csv"}}}, r"pools.p.format: .*'parquet'.*'csv'"),
+        ({"pools": {"p": {"format": "arrow"}}}, r"pools.p.path: .* needs one"),
+        (
+            {"pools": {"p": {"format": "virtual"}}},
+            r"pools.p.num_examples: a virtual pool needs it",
+        ),
+        (
+            {"pools": {"p": {"format": "arrow", "path": "x", "cache_bytes": 1}}},
+            r"pools.p.cache_bytes: .* only for format 'parquet'",
+        ),
+        ({"models": {"m": {"factory": "f"}}}, r"models.m.columns: missing"),
+        (
+            {"models": {"m": {"factory": "f", "columns": ["x"]}}},
+            r"models.m.factory: expected 'package.module:function'; got 'f'",
+        ),
+        (whole(batchsize=1), r"'sessions.s.batchsize' \(did you mean 'batch_size'\?\)"),
+        (whole(batch_size="8"), r"sessions.s.batch_size: .*integer; got '8'"),
+        (whole(batch_size=True), r"sessions.s.batch_size: .*integer; got True"),
+        (whole(batch_size=0), r"sessions.s.batch_size: at least 1; got 0"),
+        (whole(super_batch_size=4), r"super_batch_size: at least 8 .*; got 4"),
+        (whole(max_ahead=-1), r"max_ahead: at least 0; got -1"),
+        (whole(seed=2**63), r"seed: a 64-bit integer"),
+        (whole(late_after_seconds=0), r"late_after_seconds: above 0"),
+        (whole(on_late="skip"), r"sessions.s.on_late: .*'wait'.*'uniform'.*'skip'"),
+        (whole(sampler={"name": "rs2"}), r"sessions.s.sampler: .*'uniform'.*'rs2'"),
+        (whole(policy="jiont"), r"policy.name: unknown .*did you mean 'joint'"),
+        (whole(policy={"name": "topk", "k": 1}), r"unknown key 'sessions.s.policy.k'"),
+        (
+            whole(policy={"name": "joint", "score": "hard"}),
+            r"sessions.s.policy.score: .*'hard_learner'.*'hard'",
+        ),
+        (whole(policy={"name": "joint", "num_chunks": 9}), r"num_chunks: at most .*=8"),
+        (whole(policy=JOINT), r"learner: .* needs learner.embeddings"),
+        (
+            whole(policy=JOINT, learner="m"),
+            r"reference: .* needs reference.embeddings",
+        ),
+        (whole(policy="topk"), r"needs learner.loss, .*policy.loss to 'sigmoid'"),
+        (whole(features="trainer"), r"features: 'trainer' makes no sense"),
+        (whole(pool="q"), r"sessions.s: pool: no pool 'q'. Known: p"),
+        (
+            whole(policy=JOINT, learner="n", reference="m"),
+            r"sessions.s: learner: no model 'n'.*Known: m",
+        ),
+        ({**whole(), "sessions": {"a/b": SESSION}}, r"a session's name is .*'a/b'"),
+    ],
+)
+def test_a_mistake_is_told_by_key_value_and_what_is_allowed(table, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_config(table)
+
+
+def test_a_missing_file_and_broken_toml_name_the_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere.toml"):
+        curator.load_config(tmp_path / "nowhere.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[server")
+
+    with pytest.raises(ConfigError, match=r"broken.toml: not valid TOML"):
+        curator.load_config(broken)
+
+
+def test_a_specification_is_frozen():
+    spec = parse_session(
+        {
+            **SESSION,
+            "policy": {"name": "topk", "loss": "sigmoid", "score": "hard_learner"},
+            "learner": "m",
+        }
+    )
+
+    assert spec.policy == TopK(loss="sigmoid", score="hard_learner")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.seed = 1

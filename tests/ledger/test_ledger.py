@@ -1,0 +1,139 @@
+"""The ledger: durable, exact, and plain about a full disk."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from curator.errors import StorageError
+from curator.ledger import Ledger, Report, SnapshotRecord, StepRecord
+
+
+def record(step, size=4, **fields):
+    return StepRecord(
+        step=step,
+        epoch=step // 3,
+        ids=np.arange(size, dtype=np.int64) + 1000 * step,
+        weights=np.full(size, 0.5, np.float32),
+        **fields,
+    )
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    yield ledger
+    ledger.close()
+
+
+def assert_same(a, b):
+    assert (a.step, a.epoch, a.snapshot_step, a.late) == (
+        b.step,
+        b.epoch,
+        b.snapshot_step,
+        b.late,
+    )
+    assert dict(a.stats) == dict(b.stats)
+    np.testing.assert_array_equal(a.ids, b.ids)
+    np.testing.assert_array_equal(a.weights, b.weights)
+    if b.scores is None:
+        assert a.scores is None
+    else:
+        np.testing.assert_array_equal(a.scores, b.scores)
+
+
+def test_records_come_back_as_they_were_after_reopening(tmp_path):
+    scores = np.array([1.5, np.nan, -np.inf, 0], np.float32)
+    records = [
+        record(0),
+        record(1, scores=scores, snapshot_step=7, late=True, stats={"num_late": 1.0}),
+    ]
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for each in records:
+        ledger.append(each)
+    ledger.close()
+
+    again = Ledger(tmp_path / "ledger.sqlite")
+
+    assert again.num_defined() == 2
+    for each in records:
+        assert_same(again.step(each.step), each)
+    assert again.step(2) is None
+    again.close()
+
+
+def test_a_step_is_defined_once(ledger):
+    ledger.append(record(0))
+
+    with pytest.raises(StorageError, match="UNIQUE"):
+        ledger.append(record(0))
+    assert ledger.num_defined() == 1
+
+
+def test_totals_sum_what_steps_cost(ledger):
+    ledger.append(record(0, stats={"scoring_seconds": 0.5}, late=True))
+    ledger.append(record(1, stats={"scoring_seconds": 0.25}))
+
+    assert ledger.totals() == {"scoring_seconds": 0.75, "num_late": 1.0}
+
+
+def test_a_report_is_kept_as_it_was_first(ledger):
+    first = Report(3, 0, 2, np.array([1.0, 2.0], np.float32))
+    ledger.add_report(first, next_step=0)
+    ledger.add_report(Report(3, 0, 2, np.array([9, 9], np.float32)), next_step=0)
+    ledger.add_report(Report(3, 2, 4), next_step=4)
+
+    reports = ledger.reports(3)
+
+    assert [(r.start, r.stop) for r in reports] == [(0, 2), (2, 4)]
+    np.testing.assert_array_equal(reports[0].losses, first.losses)
+    assert reports[1].losses is None
+    assert ledger.next_step() == 4
+
+
+def test_snapshots_and_meta_come_back(ledger):
+    ledger.add_snapshot(SnapshotRecord(2, 1, "ab"))
+    ledger.add_snapshot(SnapshotRecord(1, 0, "cd"))
+    ledger.set_meta({"spec": "x", "pool": "y"})
+
+    assert ledger.snapshots() == [
+        SnapshotRecord(1, 0, "cd"),
+        SnapshotRecord(2, 1, "ab"),
+    ]
+    assert ledger.meta() == {"spec": "x", "pool": "y"}
+
+
+def test_a_full_disk_records_nothing_and_says_so(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.append(record(0))
+    # SQLite meets this limit with the same error as a disk without space.
+    pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(StorageError, match="no space left to write the ledger"):
+        ledger.append(record(1, size=100_000))
+    ledger._db.execute("PRAGMA max_page_count = 1000000")
+    ledger.append(record(1, size=100_000))
+
+    assert ledger.num_defined() == 2
+    assert ledger.totals()["num_late"] == 0
+    ledger.close()
+
+
+def test_another_format_is_refused(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+
+    with pytest.raises(StorageError, match="has format 99; this version .* format 1"):
+        Ledger(path)
+
+
+def test_what_is_no_ledger_is_refused(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"not a database at all, but long enough to be looked at" * 20)
+
+    with pytest.raises(StorageError, match="cannot read or write the ledger"):
+        Ledger(path)
