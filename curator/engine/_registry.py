@@ -34,7 +34,7 @@ from curator.errors import (
     UnknownSessionError,
 )
 from curator.ledger import Ledger
-from curator.models import Scorer, TwoTowerScorer
+from curator.models import Scorer
 from curator.pools import Pool, open_pool
 from curator.samplers import Uniform as UniformSampler
 from curator.store import EmbeddingStore
@@ -290,6 +290,8 @@ def _claim(state: Path):
 
 
 def _build_scorer(spec: ModelSpec) -> Scorer:
+    from curator.models import TwoTowerScorer  # and with it torch, only now
+
     return TwoTowerScorer(
         factory=spec.factory,
         args=spec.args,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import cast
 
 from curator.errors import ConfigError
 
@@ -65,7 +64,7 @@ def _import_factory(path: str) -> Callable[..., object]:
             "returns a torch.nn.Module"
         )
         raise ConfigError(msg)
-    return cast("Callable[..., object]", factory)
+    return factory
 
 
 def _is_part(missing: str | None, module_name: str) -> bool:

@@ -1,19 +1,17 @@
-"""A two-tower torch model as a scorer; the one file here that imports torch.
+"""A two-tower torch model as a scorer; with what it imports, the only users of torch.
 
 Shapes: ``B`` rows to score, ``b`` rows of a micro-batch, ``D`` the embedding width.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import logging
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, TypeGuard, cast
+from typing import TypeAlias, cast
 
 import pyarrow as pa
 import torch
@@ -24,6 +22,7 @@ from curator.columns import column_to_torch
 from curator.errors import ConfigError, ScoringError
 from curator.models._factory import call_factory
 from curator.models._header import check_fit
+from curator.models._outputs import Outputs, checked_outputs
 from curator.models._weights import plain_name
 from curator.types import PairEmbeddings
 
@@ -36,8 +35,6 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_REQUIRED = ("queries", "targets", "logit_scale")
-_OUTPUTS = (*_REQUIRED, "logit_bias")
 
 _logger = logging.getLogger(__name__)
 
@@ -143,7 +140,7 @@ class TwoTowerScorer:
                     return self._score(columns, rows.num_rows)
                 except (RuntimeError, MemoryError) as error:
                     if not _is_out_of_memory(error):
-                        raise
+                        raise self._failed(error) from error
                     self._halve(error)
                 # Past the except block, whose traceback holds on to the tensors.
                 if self._device.type == "cuda":
@@ -216,14 +213,14 @@ class TwoTowerScorer:
     def _score(self, columns: Mapping[str, Column], num_rows: int) -> PairEmbeddings:
         """Scores all rows in micro-batches of the present size."""
         size = self._micro_batch_size
-        parts: list[_Outputs] = []
+        parts: list[Outputs] = []
         for start in range(0, num_rows, size):
             stop = min(start + size, num_rows)
             batch = {
                 name: self._micro_batch(column[start:stop], size)
                 for name, column in columns.items()
             }
-            outputs = _checked(self._forward(batch), size, self._factory)
+            outputs = checked_outputs(self._forward(batch), size, self._factory)
             if outputs.queries.shape[1] != (parts or [outputs])[0].queries.shape[1]:
                 msg = (
                     f"model {self._factory!r} returned embeddings of width "
@@ -275,8 +272,12 @@ class TwoTowerScorer:
         except Exception as error:
             if _is_out_of_memory(error):
                 raise
-            msg = f"model {self._factory!r} raised {type(error).__name__}: {error}"
-            raise ScoringError(msg) from error
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> ScoringError:
+        return ScoringError(
+            f"model {self._factory!r} raised {type(error).__name__}: {error}"
+        )
 
     def _halve(self, error: BaseException) -> None:
         size = self._micro_batch_size
@@ -298,104 +299,6 @@ class TwoTowerScorer:
         )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class _Outputs:
-    """What the module returned for a micro-batch, checked and normalised."""
-
-    queries: Tensor
-    targets: Tensor
-    logit_scale: float
-    logit_bias: float | None
-
-
-def _checked(outputs: object, num_rows: int, factory: str) -> _Outputs:
-    """Returns what a module returned, if it is what was promised.
-
-    Raises:
-        ScoringError: It is not.
-    """
-    promised = (
-        f"queries and targets [{num_rows}, D], logit_scale and optionally logit_bias"
-    )
-    if not isinstance(outputs, Mapping):
-        msg = (
-            f"model {factory!r} returned a {type(outputs).__name__}; expected a mapping"
-        )
-        raise ScoringError(f"{msg} of {promised}")
-    named = cast("Mapping[str, object]", outputs)
-    missing = [name for name in _REQUIRED if name not in named]
-    # An unknown one may be a misspelt logit_bias, without which the loss is another.
-    unknown = [str(name) for name in named if name not in _OUTPUTS]
-    if missing or unknown:
-        msg = (
-            f"model {factory!r} returned {', '.join(map(str, named)) or 'nothing'}; "
-            f"expected {promised}"
-        )
-        raise ScoringError(msg)
-    queries, targets = named["queries"], named["targets"]
-    if not (
-        _is_embeddings(queries, num_rows)
-        and _is_embeddings(targets, num_rows)
-        and queries.shape == targets.shape
-    ):
-        msg = (
-            f"model {factory!r} returned queries as {_described(queries)} and targets as "
-            f"{_described(targets)}; expected floating-point tensors of one shape "
-            f"[{num_rows}, D]"
-        )
-        raise ScoringError(msg)
-    scale = _scalar(named["logit_scale"], "logit_scale", factory)
-    if scale <= 0.0:
-        msg = (
-            f"model {factory!r} returned logit_scale = {scale}; expected the positive "
-            "multiplier of similarities itself, not its logarithm"
-        )
-        raise ScoringError(msg)
-    bias = named.get("logit_bias")
-    return _Outputs(
-        queries=_normalised(queries),
-        targets=_normalised(targets),
-        logit_scale=scale,
-        logit_bias=None if bias is None else _scalar(bias, "logit_bias", factory),
-    )
-
-
-def _is_embeddings(value: object, num_rows: int) -> TypeGuard[Tensor]:
-    return (
-        isinstance(value, Tensor)
-        and value.is_floating_point()
-        and value.ndim == 2
-        and value.shape[0] == num_rows
-        and value.shape[1] > 0
-    )
-
-
-def _described(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-    return f"a {type(value).__name__}"
-
-
-def _scalar(value: object, name: str, factory: str) -> float:
-    if isinstance(value, Tensor) and value.numel() == 1:
-        value = value.item()
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        shown = value if isinstance(value, int | float) else _described(value)
-        msg = (
-            f"model {factory!r} returned {name} as {shown}; expected one finite number"
-        )
-        raise ScoringError(msg)
-    return float(value)
-
-
-def _normalised(embeddings: Tensor) -> Tensor:
-    """Returns rows of length one in float32, NaN where there is no such row."""
-    embeddings = embeddings.float()
-    norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
-    usable = torch.isfinite(norms) & (norms > 0)
-    return torch.where(usable, embeddings / norms, math.nan)
-
-
 def _build(factory: str, args: Mapping[str, object], device: torch.device) -> nn.Module:
     """Returns the factory's module, leaving torch's global generators as they were."""
     devices = [device] if device.type == "cuda" else []
@@ -403,7 +306,7 @@ def _build(factory: str, args: Mapping[str, object], device: torch.device) -> nn
         # A restart must give the same initial weights, also where the factory does not
         # seed. The default generator is the CPU's; a factory that draws elsewhere
         # seeds itself.
-        torch.random.default_generator.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         module = call_factory(factory, args)
     if not isinstance(module, nn.Module):
         msg = (
@@ -423,6 +326,13 @@ def _tensors(module: nn.Module, factory: str) -> dict[str, Tensor]:
         plain = plain_name(name)
         if plain in tensors:
             msg = f"factory {factory!r}: its module has two tensors called {plain!r}"
+            raise ConfigError(msg)
+        if 0 in value.stride():
+            # Values that share memory cannot be loaded: torch would stop half-way.
+            msg = (
+                f"factory {factory!r}: tensor {plain!r} of its module is an expanded "
+                "view; register it as .contiguous()"
+            )
             raise ConfigError(msg)
         tensors[plain] = value
     return tensors

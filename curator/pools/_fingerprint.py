@@ -1,0 +1,167 @@
+"""Digests of data: what tells that a pool is the one a session was opened with.
+
+Files are hashed as they are, every byte, so that a fingerprint does not depend on the
+version of the library that reads them. A table in memory is hashed by its values.
+"""
+
+# pyarrow ships no types: what comes out of it is Unknown to pyright.
+# pyright: basic
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curator.errors import PoolError
+from curator.pools._digest_cache import open_digest_cache
+from curator.pools._take import row_bytes
+
+__all__ = ["Once", "files_fingerprint", "table_fingerprint", "virtual_fingerprint"]
+
+_DIGEST_BYTES = 16
+_BLOCK_ROWS = 1024
+
+
+class _Hash(Protocol):
+    def update(self, data: pa.Buffer | bytes | np.ndarray, /) -> None: ...
+
+
+class Once:
+    """A value that is computed when it is first asked for, by one thread."""
+
+    def __init__(self, compute: Callable[[], str]) -> None:
+        self._compute = compute
+        self._lock = threading.Lock()
+        self._value: str | None = None
+
+    def get(self) -> str:
+        """Returns the value."""
+        with self._lock:
+            if self._value is None:
+                self._value = self._compute()
+            return self._value
+
+
+def virtual_fingerprint(num_examples: int) -> str:
+    """Returns the fingerprint of ids without data."""
+    return _new(f"virtual:{num_examples}").hexdigest()
+
+
+def files_fingerprint(files: Sequence[Path], cache: Path | None) -> str:
+    """Returns the fingerprint of files in that order: their sizes and all their bytes.
+
+    The schema is part of the bytes. Names, folders and times have no influence.
+
+    Args:
+        files: Absolute paths.
+        cache: SQLite file that keeps each file's digest for as long as the file's size,
+            times and inode stay what they were; made where it is missing.
+
+    Raises:
+        PoolError: A file or the cache cannot be read.
+    """
+    digests: dict[Path, bytes] = {}
+    try:
+        with (
+            open_digest_cache(cache) as known,
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads,
+        ):
+            stats = {file: file.stat() for file in files}
+            for file, stat in stats.items():
+                digest = known.get(file, stat)
+                if digest is not None:
+                    digests[file] = digest
+            missing = [file for file in stats if file not in digests]
+            # Kept one by one, so that an interrupted hour of hashing is not lost.
+            for file, digest in zip(missing, threads.map(_digest, missing), strict=True):
+                digests[file] = digest
+                known.put(file, stats[file], digest)
+    except OSError as exc:
+        msg = f"a file of the pool cannot be read for its fingerprint: {exc}"
+        raise PoolError(msg) from exc
+    total = _new("files")
+    for file in files:
+        total.update(stats[file].st_size.to_bytes(8, "little") + digests[file])
+    return total.hexdigest()
+
+
+def _digest(file: Path) -> bytes:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, lambda: _new("")).digest()
+
+
+def table_fingerprint(table: pa.Table) -> str:
+    """Returns the fingerprint of the values and types of a table.
+
+    How the table is chunked or sliced has no influence, nor what lies under a null.
+
+    Args:
+        table: Without dictionaries, see :func:`plain_schema`.
+    """
+    total = _new(f"table:{table.num_rows}")
+    for field in table.schema:
+        total.update(repr((field.name, str(field.type), field.nullable)).encode())
+    # Blocks of a fixed number of rows, or the chunks would show in the digest.
+    for start in range(0, table.num_rows, _BLOCK_ROWS):
+        block = table.slice(start, _BLOCK_ROWS).combine_chunks()
+        for column in block.columns:
+            for chunk in column.chunks:
+                _update(total, chunk)
+    return total.hexdigest()
+
+
+def _update(total: _Hash, array: pa.Array) -> None:
+    """Hashes the values of an array, each part preceded by what gives its length."""
+    types = pa.types
+    total.update(b"%d rows, %d null;" % (len(array), array.null_count))
+    if array.null_count:
+        total.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)))
+        array = array.drop_null()
+    dtype = array.type
+    if isinstance(dtype, pa.BaseExtensionType):
+        _update(total, array.storage)
+    elif types.is_fixed_size_list(dtype):
+        _update(total, array.flatten())
+    elif types.is_struct(dtype):
+        for child in array.flatten():
+            _update(total, child)
+    elif types.is_list(dtype) or types.is_large_list(dtype):
+        _update(total, pc.list_value_length(array).cast(pa.int64()))
+        _update(total, array.flatten())
+    elif types.is_string(dtype) or types.is_binary(dtype):
+        _update_binary(total, array, np.int32)
+    elif types.is_large_string(dtype) or types.is_large_binary(dtype):
+        _update_binary(total, array, np.int64)
+    elif types.is_boolean(dtype):
+        total.update(np.packbits(array.to_numpy(zero_copy_only=False)))
+    elif width := row_bytes(dtype):
+        data = array.buffers()[1]
+        if data is not None:
+            total.update(data.slice(array.offset * width, len(array) * width))
+    else:  # maps, views, unions: rare in a pool; slow, and right for all of them
+        total.update(repr(array.to_pylist()).encode())
+
+
+def _update_binary(total: _Hash, array: pa.Array, offset_type: type[np.integer]) -> None:
+    _, offset_bytes, data = array.buffers()
+    if not len(array) or offset_bytes is None:
+        return
+    offsets = np.frombuffer(offset_bytes, offset_type)
+    offsets = offsets[array.offset : array.offset + len(array) + 1].astype(np.int64)
+    total.update(np.diff(offsets))
+    if data is not None:
+        total.update(data.slice(int(offsets[0]), int(offsets[-1] - offsets[0])))
+
+
+def _new(kind: str) -> hashlib.blake2b:
+    # The kind keeps an empty table, a virtual pool and a list of files apart.
+    return hashlib.blake2b(kind.encode(), digest_size=_DIGEST_BYTES)

@@ -1,0 +1,341 @@
+"""Gathering rows out of many chunks, with one copy where the layout allows it.
+
+``pyarrow.ChunkedArray.take`` is no help here: it joins all the chunks first, which
+copies the pool (and overflows 32-bit offsets at 2 GiB). Three ways instead:
+
+* small rows of one width without nulls: the address of each row is computed, and numpy
+  copies the rows, wherever they lie, in one call that holds no lock;
+* many small rows of another kind (strings, bits, nulls): ``take`` on each chunk that is
+  touched, then one reordering;
+* everything else (large rows, lists, structs): slices joined by ``concat_arrays``.
+
+Shapes: ``n`` is the number of rows asked for, ``C`` the number of chunks.
+"""
+
+# pyarrow ships no types: what comes out of it is Unknown to pyright.
+# pyright: basic
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64, UInt8
+
+from curator.errors import PoolError
+from curator.pools._request import check_columns, check_ids, empty_columns
+
+__all__ = [
+    "Chunks",
+    "Column",
+    "group_rows",
+    "locate",
+    "plain_schema",
+    "row_bytes",
+    "starts_of",
+    "take_column",
+]
+
+# Above this, joining slices is faster: pyarrow's allocator hands warm pages out again,
+# and a microsecond per row no longer shows.
+_MAX_GATHER_BYTES = 1 << 16
+# Where taking chunk by chunk and reordering (three copies, about ten microseconds per
+# chunk) is cheaper than slicing (one copy, about one microsecond per row).
+_MAX_REORDER_BYTES = 4096
+_MIN_ROWS_PER_CHUNK = 8
+
+
+class Column:
+    """One column of a pool, in chunks.
+
+    Attributes:
+        type: Of what :meth:`take` returns: the chunks' own, without dictionaries.
+    """
+
+    def __init__(self, chunks: Sequence[pa.Array], dtype: pa.DataType) -> None:
+        self.type = dtype
+        self._chunks = chunks
+        width = row_bytes(dtype)
+        self._width = width if width and width <= _MAX_GATHER_BYTES else None
+        self._addresses: Int64[np.ndarray, " C"] | None = None
+
+    def take(
+        self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
+    ) -> pa.Array:
+        """Returns row ``row_of[i]`` of chunk ``chunk_of[i]``, for each i."""
+        if not len(chunk_of):
+            return pa.array([], self.type)
+        if self._width:
+            bases = self._bases()[chunk_of]
+            if (bases >= 0).all():
+                rows = _gather(bases + row_of * self._width, self._width)
+                if rows is not None:
+                    return _from_bytes(self.type, len(rows), pa.py_buffer(rows))
+        order, touched, starts = group_rows(chunk_of)
+        if self._is_worth_reordering(len(chunk_of), touched):
+            return self._take_by_chunk(order, touched, starts, row_of)
+        return self._take_slices(chunk_of, row_of)
+
+    def _bases(self) -> Int64[np.ndarray, " C"]:
+        """Returns where each chunk's first row lies; -1 where it cannot be gathered."""
+        if self._addresses is None:
+            self._addresses = np.array(
+                # A chunk of another type is a dictionary still to be decoded.
+                [_address(c) if c.type == self.type else -1 for c in self._chunks],
+                np.int64,
+            )
+        return self._addresses
+
+    def _is_worth_reordering(self, num_rows: int, touched: list[int]) -> bool:
+        """Tells whether to take chunk by chunk rather than slice row by row."""
+        first = self._chunks[touched[0]]
+        if pa.types.is_dictionary(first.type):
+            return True  # one decoding per chunk, not per row
+        return (
+            _has_fast_take(first.type)
+            and num_rows >= _MIN_ROWS_PER_CHUNK * len(touched)
+            and first.nbytes <= _MAX_REORDER_BYTES * len(first)
+        )
+
+    def _take_by_chunk(
+        self,
+        order: Int64[np.ndarray, " n"],
+        touched: list[int],
+        starts: list[int],
+        row_of: Int64[np.ndarray, " n"],
+    ) -> pa.Array:
+        rows = row_of[order]
+        bounds = zip(touched, starts, [*starts[1:], len(rows)], strict=True)
+        joined = self._join([self._chunks[c].take(pa.array(rows[a:b])) for c, a, b in bounds])
+        if len(touched) == 1:
+            return joined
+        return joined.take(pa.array(np.argsort(order)))
+
+    def _take_slices(
+        self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
+    ) -> pa.Array:
+        is_new = (np.diff(row_of) != 1) | (np.diff(chunk_of) != 0)
+        runs = np.flatnonzero(np.concatenate([[True], is_new]))
+        lengths = np.diff(runs, append=len(row_of))
+        bounds = zip(
+            chunk_of[runs].tolist(), row_of[runs].tolist(), lengths.tolist(), strict=True
+        )
+        return self._join([self._chunks[c].slice(row, num) for c, row, num in bounds])
+
+    def _join(self, parts: list[pa.Array]) -> pa.Array:
+        plain = [p if p.type == self.type else p.cast(self.type) for p in parts]
+        return pa.concat_arrays(plain)
+
+
+class Chunks:
+    """Record batches end to end, as one table of rows by position.
+
+    Attributes:
+        schema: The columns, without dictionaries and without metadata of the schema.
+    """
+
+    def __init__(self, batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
+        self.schema = plain_schema(schema)
+        self._batches = batches
+        self._starts = starts_of([len(batch) for batch in batches])
+        self._columns: dict[str, Column] = {}
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are in all."""
+        return int(self._starts[-1])
+
+    def take(self, ids: np.ndarray, columns: Sequence[str] | None) -> pa.RecordBatch:
+        """Returns rows by position, as :meth:`Pool.take` says."""
+        ids = check_ids(ids, self.num_rows)
+        names = check_columns(columns, self.schema)
+        if not names:
+            return empty_columns(len(ids))
+        chunk_of, row_of = locate(self._starts, ids)
+        arrays = [
+            take_column(name, self._column(name), chunk_of, row_of) for name in names
+        ]
+        fields = [self.schema.field(name) for name in names]
+        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _column(self, name: str) -> Column:
+        # Two threads may both make the column; either is as good, so no lock.
+        column = self._columns.get(name)
+        if column is None:
+            field = self.schema.get_field_index(name)
+            chunks = [batch.column(field) for batch in self._batches]
+            column = self._columns[name] = Column(chunks, self.schema.field(name).type)
+        return column
+
+
+def take_column(
+    name: str,
+    column: Column,
+    chunk_of: Int64[np.ndarray, " n"],
+    row_of: Int64[np.ndarray, " n"],
+) -> pa.Array:
+    """Returns rows of a column.
+
+    Raises:
+        PoolError: The rows do not fit one array: 32-bit offsets end at 2 GiB.
+    """
+    try:
+        return column.take(chunk_of, row_of)
+    except pa.ArrowException as exc:
+        msg = (
+            f"column {name!r} ({column.type}): {len(row_of)} rows cannot be gathered: "
+            f"{exc}. Ask for fewer rows; beyond 2 GiB use large_binary, large_string or "
+            "large_list"
+        )
+        raise PoolError(msg) from exc
+
+
+def starts_of(lengths: Sequence[int]) -> Int64[np.ndarray, " C+1"]:
+    """Returns the position at which each of the chunks starts, and the end of all."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+
+
+def locate(
+    starts: Int64[np.ndarray, " C+1"], positions: Int64[np.ndarray, " n"]
+) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """Returns for each position its chunk, and its row there; chunks may be empty."""
+    chunk_of = np.searchsorted(starts, positions, side="right") - 1
+    return chunk_of, positions - starts[chunk_of]
+
+
+def group_rows(
+    chunk_of: Int64[np.ndarray, " n"],
+) -> tuple[Int64[np.ndarray, " n"], list[int], list[int]]:
+    """Returns the order that brings rows of a chunk together, and where each starts.
+
+    Returns:
+        The order; the chunks that occur, ascending; where each starts in the order.
+    """
+    order = np.argsort(chunk_of, kind="stable")
+    touched, starts = np.unique(chunk_of[order], return_index=True)
+    return order, touched.tolist(), starts.tolist()
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """Returns the schema without its metadata, dictionaries replaced by their values.
+
+    A dictionary belongs to a file. Rows of several files would need a dictionary per
+    record batch, so that the client would decode what costs less to decode here.
+
+    Raises:
+        PoolError: Two columns have one name.
+    """
+    names: list[str] = schema.names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        msg = f"two columns of one name: {', '.join(twice)}; rename one"
+        raise PoolError(msg)
+    return pa.schema([f.with_type(_plain_type(f.type)) for f in schema])
+
+
+def _plain_type(dtype: pa.DataType) -> pa.DataType:
+    def plain(field: pa.Field) -> pa.Field:
+        return field.with_type(_plain_type(field.type))
+
+    types = pa.types
+    if types.is_dictionary(dtype):
+        return _plain_type(dtype.value_type)
+    if types.is_list(dtype):
+        return pa.list_(plain(dtype.value_field))
+    if types.is_large_list(dtype):
+        return pa.large_list(plain(dtype.value_field))
+    if types.is_fixed_size_list(dtype):
+        return pa.list_(plain(dtype.value_field), dtype.list_size)
+    if types.is_struct(dtype):
+        return pa.struct([plain(dtype.field(i)) for i in range(dtype.num_fields)])
+    return dtype
+
+
+def row_bytes(dtype: pa.DataType) -> int | None:
+    """Returns the bytes of one row of a type whose rows are all as wide, else None."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        return row_bytes(dtype.storage_type)
+    if pa.types.is_fixed_size_list(dtype):
+        width = row_bytes(dtype.value_type)
+        return width and width * dtype.list_size
+    if pa.types.is_dictionary(dtype) or dtype.num_fields:
+        return None
+    try:
+        bits = dtype.bit_width
+    except ValueError:
+        return None
+    return None if bits % 8 else bits // 8  # bool is one bit
+
+
+def _has_fast_take(dtype: pa.DataType) -> bool:
+    """Tells where pyarrow's own take copies rows, and not one element at a time."""
+    types = pa.types
+    return (
+        row_bytes(dtype) is not None
+        or types.is_boolean(dtype)
+        or types.is_binary(dtype)
+        or types.is_string(dtype)
+        or types.is_large_binary(dtype)
+        or types.is_large_string(dtype)
+    )
+
+
+def _address(array: pa.Array) -> int:
+    """Returns where the first row of a fixed-width array lies; -1 if any is null."""
+    if array.null_count:
+        return -1
+    if isinstance(array.type, pa.BaseExtensionType):
+        return _address(array.storage)
+    if pa.types.is_fixed_size_list(array.type):
+        values = _address(array.values)
+        width = row_bytes(array.type) or 0
+        # `values` are those of the whole array that this one is a slice of.
+        return values if values < 0 else values + array.offset * width
+    data = array.buffers()[1]
+    if data is None:
+        return -1
+    return data.address + array.offset * (row_bytes(array.type) or 0)
+
+
+class _Memory:
+    """All the rows of ``width`` bytes that start within a span of addresses.
+
+    The rows overlap, one per byte, and most of them are nobody's: only those that
+    addresses were computed for may be touched.
+    """
+
+    def __init__(self, address: int, span: int, width: int) -> None:
+        self.__array_interface__: dict[str, Any] = {
+            "version": 3,
+            "data": (address, True),
+            "typestr": "|u1",
+            "shape": (span, width),
+            "strides": (1, 1),
+        }
+
+
+def _gather(
+    addresses: Int64[np.ndarray, " n"], width: int
+) -> UInt8[np.ndarray, "n {width}"] | None:
+    """Returns a copy of the rows at ``addresses``; None where they lie too far apart.
+
+    numpy indexes at most 2^63 bytes, and counts each overlapping row in full.
+    """
+    low = int(addresses.min())
+    span = int(addresses.max()) - low + 1
+    if span * width >= 1 << 62:
+        return None
+    return np.asarray(_Memory(low, span, width))[addresses - low]
+
+
+def _from_bytes(dtype: pa.DataType, num_rows: int, data: pa.Buffer) -> pa.Array:
+    """Returns an array of fixed-width rows over ``data``, which is not copied."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        storage = _from_bytes(dtype.storage_type, num_rows, data)
+        return pa.ExtensionArray.from_storage(dtype, storage)
+    if pa.types.is_fixed_size_list(dtype):
+        values = _from_bytes(dtype.value_type, num_rows * dtype.list_size, data)
+        return pa.FixedSizeListArray.from_arrays(values, type=dtype)
+    return pa.Array.from_buffers(dtype, num_rows, [None, data])

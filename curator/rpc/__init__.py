@@ -1,0 +1,1 @@
+"""The protocol in Python, generated from protos/; only ``curator.wire`` uses it."""

@@ -1,0 +1,116 @@
+"""The command: what it prints, and what a wrong call gets."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+import worlds
+from worlds import UNIFORM, served
+
+from curator.cli.__main__ import main
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "curator.cli.__main__", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def write(tmp_path, text):
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    return str(path)
+
+
+VIRTUAL = """
+[pools.p]
+format = "virtual"
+num_examples = 100
+[sessions.s]
+pool = "p"
+batch_size = 4
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["sessions", "-h"]]
+)
+def test_help_has_an_example(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "example: curator" in out or "COMMAND" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["srve"], ["serve"], ["serve", "x", "y"]])
+def test_a_wrong_call_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+
+    assert caught.value.code == 2
+    assert "usage: curator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nprot = 1", "unknown key 'server.prot'"),
+        (
+            VIRTUAL.replace("batch_size = 4", "batch_size = 'four'"),
+            "valid integer; got",
+        ),
+        (VIRTUAL.replace('pool = "p"', 'pool = "q"'), "no pool 'q'"),
+        (
+            VIRTUAL.replace(
+                'format = "virtual"\nnum_examples = 100',
+                'format = "arrow"\npath = "nowhere/*.arrow"',
+            ),
+            "nowhere",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_one_line_on_stderr(tmp_path, text, message):
+    result = run("serve", write(tmp_path, text))
+
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.startswith("curator: ")
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_port_in_use_is_one_line_on_stderr(tmp_path):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        result = run("serve", write(tmp_path, VIRTUAL), "--listen", address)
+
+    assert result.returncode == 1
+    assert f"cannot listen on {address}" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_sessions_shows_where_each_is(tmp_path, capsys):
+    with served(worlds.config(tmp_path, s=UNIFORM)) as service:
+        worlds.train(service.open("s"), 3)
+        assert main(["sessions", service._transport._target]) == 0
+
+    out = capsys.readouterr().out
+    assert "s: step 3 (endless)" in out
+    assert "8 of 8 by Uniform()" in out
+
+
+def test_sessions_of_nobody_is_an_error(capsys):
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        assert main(["sessions", f"127.0.0.1:{held.getsockname()[1]}"]) == 1
+
+    assert "curator: no curator server at" in capsys.readouterr().err

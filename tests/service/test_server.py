@@ -1,0 +1,376 @@
+"""The server on the wire: protocol, limits, health, and its own death."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import towers
+import worlds
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from worlds import JOINT, UNIFORM, served, train
+
+import curator
+from curator.errors import (
+    LimitError,
+    ProtocolError,
+    ServiceError,
+    StorageError,
+    UnavailableError,
+    UnknownSessionError,
+)
+from curator.rpc.v1 import curation_pb2 as pb
+from curator.rpc.v1 import curation_pb2_grpc
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Yields a stub and a service with the sessions ``uniform`` and ``joint``."""
+    config = worlds.config(tmp_path, uniform=UNIFORM, joint=JOINT)
+    with served(config) as service:
+        with grpc.insecure_channel(service._transport._target) as channel:
+            yield curation_pb2_grpc.CurationServiceStub(channel), service
+
+
+def test_a_newer_client_is_told_what_to_do(raw):
+    stub, _ = raw
+    request = pb.OpenSessionRequest(protocol_version=2, name="uniform")
+
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.OpenSession(request)
+
+    assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert "client speaks protocol 2, this server 1: upgrade" in caught.value.details()
+    assert ("curator-error", "ProtocolError") in caught.value.trailing_metadata()
+
+
+def test_a_server_sends_no_more_than_it_has_credit_for(raw):
+    stub, _ = raw
+    import queue
+
+    requests = queue.SimpleQueue()
+    start = pb.StreamStart(session="uniform", world_size=1, credits=2)
+    requests.put(pb.StreamBatchesRequest(start=start))
+    stream = stub.StreamBatches(iter(requests.get, None))
+    steps = [next_header(stream).step for _ in range(2)]
+    ended = []
+    stream.add_callback(lambda: ended.append(True))
+
+    requests.put(None)  # hangs up with no credit left: nothing more may come
+
+    assert steps == [0, 1]
+    assert [m for m in stream if m.HasField("header")] == []
+
+
+def next_header(stream):
+    """Returns the next header, after the chunks of the batch before it."""
+    for message in stream:
+        if message.HasField("header"):
+            left = message.header.payload_bytes
+            while left:
+                left -= len(next(stream).chunk)
+            return message.header
+    return None
+
+
+def test_a_stream_must_start_with_start(raw):
+    stub, _ = raw
+
+    for call in (stub.StreamBatches, stub.PublishSnapshot, stub.SelectBatch):
+        with pytest.raises(grpc.RpcError) as caught:
+            list(consume(call(iter([]))))
+        assert "the first message of" in caught.value.details()
+
+
+def consume(answer):
+    return answer if hasattr(answer, "__iter__") else [answer]
+
+
+def test_an_upload_of_another_size_is_refused(raw):
+    stub, service = raw
+    service.open("joint")
+    start = pb.PublishStart(session="joint", num_bytes=3)
+
+    for data, message in (
+        (b"12", "announced .* 3 bytes, received 2"),
+        (b"1234", "more"),
+    ):
+        with pytest.raises(grpc.RpcError, match=message):
+            stub.PublishSnapshot(
+                iter(
+                    [
+                        pb.PublishSnapshotRequest(start=start),
+                        pb.PublishSnapshotRequest(chunk=data),
+                    ]
+                )
+            )
+
+
+def test_a_snapshot_over_the_limit_is_refused_before_it_is_read(tmp_path):
+    config = worlds.config(tmp_path, server={"max_snapshot_bytes": 100}, s=JOINT)
+
+    with served(config) as service:
+        session = service.open("s")
+        with pytest.raises(LimitError, match=r"limit of 100: raise server.max_snapsho"):
+            session.publish(towers.build())
+
+
+def test_a_message_over_the_limit_is_an_error_of_ours(tmp_path):
+    server = {"max_message_bytes": 1 << 20}
+    config = worlds.config(tmp_path, server=server, s=UNIFORM)
+
+    with served(config) as service:
+        session = service.open("s")
+        ids = np.zeros(200_000, np.int64)
+        with pytest.raises(LimitError, match=r"over the limit .*max_message_bytes"):
+            session._transport.report("s", 0, 0, 1, ids, None)
+        train(session, 1)  # nothing is lost
+
+
+def test_health_is_served(raw):
+    _, service = raw
+    with grpc.insecure_channel(service._transport._target) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", "curator.rpc.v1.CurationService"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_something_else_on_the_port_is_no_curator_server():
+    from concurrent import futures
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with curator.connect(f"127.0.0.1:{port}") as service:
+            with pytest.raises(ProtocolError, match="does not know this call"):
+                service.names()
+    finally:
+        server.stop(0)
+
+
+def test_nobody_there_is_told_after_the_timeout():
+    with socket.socket() as held:  # bound and not listening: connections are refused
+        held.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(UnavailableError, match=rf"no curator server at {address}"):
+            curator.connect(address, timeout=0.2)
+
+
+def test_a_port_in_use_is_told(tmp_path):
+    with served(worlds.config(tmp_path / "a", s=UNIFORM)) as service:
+        address = service._transport._target
+        config = worlds.config(tmp_path / "b", s=UNIFORM)
+        with pytest.raises(
+            ServiceError, match=rf"cannot listen on {address}: the port"
+        ):
+            from curator.engine import Registry
+            from curator.service import Server
+
+            registry = Registry(config)
+            try:
+                Server(registry, address)
+            finally:
+                registry.close()
+
+
+def test_a_state_directory_has_one_owner(tmp_path):
+    config = worlds.config(tmp_path, s=UNIFORM)
+
+    with served(config), pytest.raises(StorageError, match="in use by another curator"):
+        curator.local(config)
+    curator.local(config).close()
+
+
+# --- real processes -----------------------------------------------------------------
+
+
+class Process:
+    """``curator serve`` as its own process."""
+
+    def __init__(self, folder, listen="127.0.0.1:0"):
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "curator.cli.__main__",
+                "serve",
+                str(folder / "server.toml"),
+                "--listen",
+                listen,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        self.first_line = self.process.stdout.readline()
+        self.address = (self.first_line.split() or [""])[-1]
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self, signal_number=signal.SIGTERM):
+        self.process.send_signal(signal_number)
+        return self.process.communicate(timeout=60)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.kill()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a pool on disk and a configuration that serves it."""
+    from curator.models import write_weights
+
+    table = worlds.pairs()
+    import pyarrow.parquet as pq
+
+    pq.write_table(table, tmp_path / "pairs.parquet", row_group_size=64)
+    write_weights(tmp_path / "learner.safetensors", towers.build(seed=5))
+    (tmp_path / "server.toml").write_text(
+        f"""
+        [server]
+        state_dir = "state"
+        python_path = [{str(TESTS)!r}]
+
+        [pools.pairs]
+        format = "parquet"
+        path = "pairs.parquet"
+
+        [models.learner]
+        factory = "towers:build"
+        weights = "learner.safetensors"
+        columns = ["image", "text", "number"]
+
+        [models.reference]
+        factory = "towers:build"
+        args = {{ seed = 7 }}
+        columns = ["image", "text", "number"]
+
+        [sessions.s]
+        pool = "pairs"
+        batch_size = 8
+        super_batch_size = 24
+        policy = {{ name = "joint", num_chunks = 4 }}
+        learner = "learner"
+        reference = "reference"
+        max_ahead = 1
+        seed = 3
+        """
+    )
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_serve_says_what_it_serves_and_stops_cleanly(folder):
+    with Process(folder) as server:
+        assert server.first_line.startswith("curator is listening on 127.0.0.1:")
+        with curator.connect(server.address) as service:
+            train(service.open("s"), 2, model=None, losses=True)
+        out, err = server.stop()
+
+    assert server.process.returncode == 0, err
+    assert "pairs: 200 examples (image, text, number, caption), parquet" in out
+    assert "session  s: 8 of 24 by Joint(" in out
+    assert f"curator.connect('{server.address}')" in out
+    assert out.rstrip().endswith("stopped")
+    assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_a_killed_server_that_comes_back_continues_the_stream(folder):
+    """The client rides it out: same object, same iterator, same batches."""
+    with Process(folder) as server:
+        with curator.connect(server.address, retry_seconds=60) as service:
+            session = service.open("s")
+            model = towers.build(seed=5)
+            batches = []
+            stream = session.batches()
+            for step in range(8):
+                if step in (2, 5):
+                    server.kill()
+                    server = Process(folder, server.address)  # noqa: PLW2901
+                batch = next(stream)
+                batches.append(batch)
+                worlds.nudge(model, batch.step)
+                session.publish(model)
+                session.report(batch, loss=np.zeros(8))
+        server.kill()
+
+    for file in (folder / "state" / "sessions").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    with Process(folder) as server, curator.connect(server.address) as service:
+        whole = train(service.open("s"), 8, model=towers.build(seed=5))
+    worlds.assert_same_batches(batches, whole)
+
+
+@pytest.mark.slow
+def test_a_server_that_stays_away_is_an_error_of_ours(folder):
+    with Process(folder) as server:
+        with curator.connect(server.address, retry_seconds=0.2) as service:
+            session = service.open("s")
+            stream = session.batches()
+            batch = next(stream)
+            server.kill()
+            with pytest.raises(
+                UnavailableError, match="cannot reach the curator server"
+            ):
+                session.report(batch)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small file system")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode()}")
+    try:
+        config = worlds.config(disk / "state", s=JOINT)
+        with served(config) as service:
+            session = service.open("s")
+            session.publish(towers.build(seed=5))
+            filler = disk / "filler"
+            with filler.open("wb") as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+            with pytest.raises(StorageError, match="no space left"):
+                train(session, 50, model=towers.build(seed=5))
+            filler.unlink()
+            after = train(session, 3)
+        with served(worlds.config(tmp_path / "whole", s=JOINT)) as service:
+            session = service.open("s")
+            session.publish(towers.build(seed=5))
+            whole = train(session, after[0].step + 3)
+        assert after[0].step < 50
+        if after[0].step == 0:
+            worlds.assert_same_batches(after, whole)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_an_unknown_session_keeps_its_class_over_the_wire(tmp_path):
+    with served(worlds.config(tmp_path)) as service, pytest.raises(UnknownSessionError):
+        service.open("nothing")

@@ -1,0 +1,179 @@
+"""Sessions in PyTorch's data loading, where loaders look ahead."""
+
+import dataclasses
+import json
+import pickle  # noqa: TID251 - what torch does to states; nothing of ours reads it
+
+import numpy as np
+import pytest
+import torch
+import towers
+import worlds
+from torch.utils.data import DataLoader, Dataset
+from worlds import IDS_ONLY, JOINT, UNIFORM, served
+
+from curator.errors import SessionError, StepNotReportedError
+from curator.torch import BatchSampler, IterableDataset, Loader
+
+STEPS = dataclasses.replace(UNIFORM, num_steps=6)
+
+
+class Squares(Dataset):
+    """A map-style dataset of one's own: ids and their squares."""
+
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        return index, index**2
+
+
+def looking_ahead(loader):
+    """Yields a loader's batches one late, as Accelerate's loaders do."""
+    iterator = iter(loader)
+    current = next(iterator)
+    for upcoming in iterator:
+        yield current
+        current = upcoming
+    yield current
+
+
+@pytest.fixture
+def service(tmp_path):
+    sessions = {
+        "s": STEPS,
+        "ids": dataclasses.replace(IDS_ONLY, num_steps=6),
+        "joint": JOINT,
+        "endless": UNIFORM,
+    }
+    with served(worlds.config(tmp_path, **sessions)) as service:
+        yield service
+
+
+def test_a_loader_yields_every_batch_as_tensors(service):
+    loader = Loader(service.open("s"))
+
+    assert len(loader) == 6
+    batches = list(loader)
+
+    assert [batch.step for batch in batches] == list(range(6))
+    assert all(isinstance(batch["image"], torch.Tensor) for batch in batches)
+    assert len(loader) == 0
+
+
+def test_an_endless_loader_has_no_length(service):
+    with pytest.raises(TypeError, match="'endless' is endless"):
+        len(Loader(service.open("endless")))
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_state_under_one_batch_look_ahead_repeats_and_loses_nothing(service, stop):
+    session = service.open("s")
+    loader = Loader(session)
+    trained = []
+    for batch in looking_ahead(loader):
+        trained.append(batch.ids.tolist())
+        session.report(batch)
+        if len(trained) == stop:
+            state = loader.state_dict()
+            break
+
+    again = service.open("s")
+    resumed = Loader(again)
+    resumed.load_state_dict(json.loads(json.dumps(state)))
+    rest = [batch.ids.tolist() for batch in resumed]
+
+    reference = service.open("s")
+    reference.load_state_dict({**state, "step": 0})
+    assert trained + rest == [batch.ids.tolist() for batch in reference.batches()]
+
+
+def test_a_state_is_small_and_survives_json_and_pickle(service):
+    state = Loader(service.open("s")).state_dict()
+
+    assert json.loads(json.dumps(state)) == state
+    assert pickle.loads(pickle.dumps(state)) == state  # noqa: S301 - our own bytes
+    assert len(json.dumps(state)) < 200
+
+
+def test_a_state_is_loaded_before_or_after_iter(service):
+    session = service.open("s")
+    state = {**session.state_dict(), "step": 4}
+    for load_first in (True, False):
+        loader = Loader(service.open("s"))
+        if load_first:
+            loader.load_state_dict(state)
+        iterator = iter(loader)
+        if not load_first:
+            loader.load_state_dict(state)
+        assert [batch.step for batch in iterator] == [4, 5]
+
+
+def test_set_epoch_does_not_move_a_resumed_position(service):
+    loader = Loader(service.open("s"))
+    loader.load_state_dict({**loader.state_dict(), "step": 4})
+
+    loader.set_epoch(0)
+
+    assert next(iter(loader)).step == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_batch_sampler_drives_ones_own_dataset(service, num_workers):
+    session = service.open("ids")
+    loader = DataLoader(
+        Squares(),
+        batch_sampler=BatchSampler(session),
+        num_workers=num_workers,
+        multiprocessing_context="spawn" if num_workers else None,
+    )
+
+    seen = []
+    for ids, squares in loader:
+        assert torch.equal(squares, ids**2)
+        session.report(ids, loss=squares.float())
+        seen += ids.tolist()
+
+    expected = service.open("ids")
+    expected.load_state_dict({**expected.state_dict(), "step": 0})
+    assert seen == np.concatenate([b.ids for b in expected.batches()]).tolist()
+    assert service.describe("ids").next_step == 6
+
+
+def test_workers_that_look_too_far_ahead_are_told(service):
+    session = service.open("joint")
+    session.publish(towers.build())
+    sampler = iter(BatchSampler(session))
+    next(sampler)
+
+    with pytest.raises(
+        StepNotReportedError, match="looks n batches ahead needs max_ah"
+    ):
+        next(sampler)
+
+
+def test_an_iterable_dataset_fits_a_data_loader(service):
+    session = service.open("s")
+    loader = DataLoader(IterableDataset(session), batch_size=None)
+
+    batches = list(loader)
+
+    assert [batch["step"] for batch in batches] == list(range(6))
+    for batch in batches:
+        assert torch.equal(batch["example_id"], batch["number"])
+        assert torch.equal(batch["weight"], torch.ones(8))
+
+
+def test_an_iterable_dataset_refuses_loader_workers(tmp_path):
+    from curator.client._session import Session  # noqa: F401 - what a worker unpickles
+
+    class InWorker:
+        id = 0
+
+    dataset = IterableDataset.__new__(IterableDataset)
+    torch.utils.data._utils.worker._worker_info = InWorker()
+    try:
+        with pytest.raises(SessionError, match="num_workers=0"):
+            next(iter(dataset))
+    finally:
+        torch.utils.data._utils.worker._worker_info = None
