@@ -52,7 +52,8 @@ class Session:
         self._next = info.next_step  # the next step to hand to the trainer
         self._unreported = info.next_step  # the first step that is not reported
         self._reported: set[int] = set()  # later ones that are
-        self._has_reported = False
+        # Whether this trainer reports, so that reports and not fetches are its progress.
+        self._reports = info.needs_learner or info.next_step > 0
         self._needs_initial_snapshot = info.needs_initial_snapshot
         self._outstanding: collections.OrderedDict[int, np.ndarray] = (
             collections.OrderedDict()
@@ -246,7 +247,7 @@ class Session:
         step, ids = self._step_of(batch)
         losses = None if loss is None else to_losses(loss, len(ids), step)
         self._transport.report(self.name, step, self.rank, self.world_size, ids, losses)
-        self._has_reported = True
+        self._reports = True
         self._outstanding.pop(step, None)
         self._reported.add(step)
         while self._unreported in self._reported:
@@ -313,7 +314,7 @@ class Session:
         count. For a trainer that never reports it is the first that was not handed
         out.
         """
-        step = self._unreported if self._has_reported else self._next
+        step = self._unreported if self._reports else self._next
         return {
             "version": STATE_VERSION,
             "session": self.name,

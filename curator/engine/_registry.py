@@ -95,7 +95,7 @@ class Registry:
                     path=spec.path,
                     num_examples=spec.num_examples,
                     cache_bytes=spec.cache_bytes,
-                    fingerprint_cache=self._state / "fingerprints.json",
+                    fingerprint_cache=self._state / "fingerprints.sqlite",
                 )
             return self._pools[name]
 

@@ -101,7 +101,7 @@ class TwoTowerScorer:
         self._tensors = _tensors(self._module, factory)
         # Before the move, so that nothing is copied back from the device to be hashed.
         self._fingerprint = self._fingerprint_of(self._tensors)
-        _move(self._module, self._device)
+        _move(self._module, self._device, factory)
         self._tensors = _tensors(self._module, factory)
         if weights is not None:
             self.load(weights)
@@ -327,6 +327,9 @@ def _tensors(module: nn.Module, factory: str) -> dict[str, Tensor]:
         if plain in tensors:
             msg = f"factory {factory!r}: its module has two tensors called {plain!r}"
             raise ConfigError(msg)
+        if value.is_meta:
+            msg = f"factory {factory!r}: tensor {plain!r} of its module is on 'meta'"
+            raise ConfigError(msg)
         if 0 in value.stride():
             # Values that share memory cannot be loaded: torch would stop half-way.
             msg = (
@@ -339,18 +342,20 @@ def _tensors(module: nn.Module, factory: str) -> dict[str, Tensor]:
 
 
 def _device(name: str) -> torch.device:
+    """Returns a device that is there."""
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        msg = f"device: expected a torch device, such as cpu or cuda:0; got {name!r}"
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it has CUDA
+        msg = f"device: expected one that torch has here, such as 'cpu'; got {name!r}"
+        msg = f"{msg} ({error})"
         raise ConfigError(msg) from error
 
 
-def _move(module: nn.Module, device: torch.device) -> None:
+def _move(module: nn.Module, device: torch.device, factory: str) -> None:
     try:
         module.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it has CUDA
-        msg = f"device: cannot move the model to {str(device)!r}: {error}"
+    except RuntimeError as error:
+        msg = f"factory {factory!r}: cannot move its module to {str(device)!r}: {error}"
         raise ConfigError(msg) from error
 
 

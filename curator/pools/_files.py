@@ -34,7 +34,9 @@ def find_files(path: str | Path, suffixes: Sequence[str]) -> list[Path]:
     endings = ", ".join(suffixes)
     if path.is_dir():
         names = sorted(child.name for child in path.iterdir() if child.is_file())
-        found = [path / n for n in names if _is_visible(n) and n.endswith(tuple(suffixes))]
+        found = [
+            path / n for n in names if _is_visible(n) and n.endswith(tuple(suffixes))
+        ]
         if not found:
             other = f"; it has {', '.join(names[:3])}" if names else ""
             msg = (
@@ -81,7 +83,9 @@ def check_same_schema(
         return
     for name in [*first.names, *schema.names]:
         if name not in schema.names or name not in first.names:
-            has, lacks = (first_file, file) if name in first.names else (file, first_file)
+            has, lacks = (
+                (first_file, file) if name in first.names else (file, first_file)
+            )
             msg = f"the files of a pool need the same columns: {has} has {name!r}, {lacks} not"
             raise PoolError(msg)
         if not schema.field(name).equals(first.field(name)):

@@ -82,7 +82,9 @@ def files_fingerprint(files: Sequence[Path], cache: Path | None) -> str:
                     digests[file] = digest
             missing = [file for file in stats if file not in digests]
             # Kept one by one, so that an interrupted hour of hashing is not lost.
-            for file, digest in zip(missing, threads.map(_digest, missing), strict=True):
+            for file, digest in zip(
+                missing, threads.map(_digest, missing), strict=True
+            ):
                 digests[file] = digest
                 known.put(file, stats[file], digest)
     except OSError as exc:
@@ -151,7 +153,9 @@ def _update(total: _Hash, array: pa.Array) -> None:
         total.update(repr(array.to_pylist()).encode())
 
 
-def _update_binary(total: _Hash, array: pa.Array, offset_type: type[np.integer]) -> None:
+def _update_binary(
+    total: _Hash, array: pa.Array, offset_type: type[np.integer]
+) -> None:
     _, offset_bytes, data = array.buffers()
     if not len(array) or offset_bytes is None:
         return

@@ -119,15 +119,65 @@ class ParquetPool:
         """Takes from one row group after the other, so that one is held at a time."""
         group_of, row_of = locate(self._starts, ids)
         order, touched, starts = group_rows(group_of)
+        stops = [*starts[1:], len(ids)]
         parts: list[list[pa.Array]] = [[] for _ in names]
-        for group, start, stop in zip(
-            touched, starts, [*starts[1:], len(ids)], strict=True
-        ):
-            rows = row_of[order[start:stop]]
+        for group, start, stop in zip(touched, starts, stops, strict=True):
             keys = [(group, name) for name in names]
-            for name, column, part in zip(
-                names, cache.get(keys, self._decode), parts, strict=True
-            ):
+            decoded = cache.get(keys, self._decode)
+            rows = row_of[order[start:stop]]
+            for name, column, part in zip(names, decoded, parts, strict=True):
                 part.append(take_column(name, column, *column.locate(rows)))
-        part_of = np.empty(len(ids), np.int64)
-        ...
+        if len(touched) == 1:
+            return [part[0] for part in parts]
+        num_of = np.subtract(stops, starts)
+        part_of, row_in_part = np.empty_like(order), np.empty_like(order)
+        part_of[order] = np.repeat(np.arange(len(touched)), num_of)
+        row_in_part[order] = np.arange(len(ids)) - np.repeat(starts, num_of)
+        return [
+            take_column(
+                name, Column(part, self._schema.field(name).type), part_of, row_in_part
+            )
+            for name, part in zip(names, parts, strict=True)
+        ]
+
+    def _decode(self, keys: Sequence[tuple[int, str]]) -> list[tuple[Column, int]]:
+        """Returns columns of one row group, and how many bytes each holds."""
+        group = self._groups[keys[0][0]]
+        names = [name for _, name in keys]
+        try:
+            # A reader of its own per call: readers are not made to be shared by threads,
+            # and ten thousand files need not be open. The footer is not read again.
+            with pq.ParquetFile(group.file, metadata=group.metadata) as reader:
+                table = reader.read_row_group(group.index, columns=names)
+        except (pa.ArrowException, OSError) as exc:
+            raise unreadable(group.file, "the Parquet file it was", exc) from exc
+        return [
+            (
+                Column(table.column(name).chunks, self._schema.field(name).type),
+                table.column(name).get_total_buffer_size(),
+            )
+            for name in names
+        ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _RowGroup:
+    """Where some of the rows lie: a row group of a file, and that file's footer."""
+
+    file: Path
+    metadata: pq.FileMetaData
+    index: int
+    num_rows: int
+
+
+def _read_footer(file: Path) -> tuple[pa.Schema, list[_RowGroup]]:
+    try:
+        with pq.ParquetFile(file) as reader:
+            metadata = reader.metadata
+            groups = [
+                _RowGroup(file, metadata, i, metadata.row_group(i).num_rows)
+                for i in range(metadata.num_row_groups)
+            ]
+            return reader.schema_arrow, groups
+    except (pa.ArrowException, OSError) as exc:
+        raise unreadable(file, "a Parquet file", exc) from exc

@@ -78,6 +78,12 @@ class Column:
             return self._take_by_chunk(order, touched, starts, row_of)
         return self._take_slices(chunk_of, row_of)
 
+    def locate(
+        self, rows: Int64[np.ndarray, " n"]
+    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+        """Returns chunk and row there of rows of the column, as :meth:`take` wants."""
+        return locate(starts_of([len(chunk) for chunk in self._chunks]), rows)
+
     def _bases(self) -> Int64[np.ndarray, " C"]:
         """Returns where each chunk's first row lies; -1 where it cannot be gathered."""
         if self._addresses is None:
@@ -108,7 +114,9 @@ class Column:
     ) -> pa.Array:
         rows = row_of[order]
         bounds = zip(touched, starts, [*starts[1:], len(rows)], strict=True)
-        joined = self._join([self._chunks[c].take(pa.array(rows[a:b])) for c, a, b in bounds])
+        joined = self._join(
+            [self._chunks[c].take(pa.array(rows[a:b])) for c, a, b in bounds]
+        )
         if len(touched) == 1:
             return joined
         return joined.take(pa.array(np.argsort(order)))
@@ -120,7 +128,10 @@ class Column:
         runs = np.flatnonzero(np.concatenate([[True], is_new]))
         lengths = np.diff(runs, append=len(row_of))
         bounds = zip(
-            chunk_of[runs].tolist(), row_of[runs].tolist(), lengths.tolist(), strict=True
+            chunk_of[runs].tolist(),
+            row_of[runs].tolist(),
+            lengths.tolist(),
+            strict=True,
         )
         return self._join([self._chunks[c].slice(row, num) for c, row, num in bounds])
 

@@ -10,8 +10,14 @@ with the learner and a reference model. Each arm has a server process of its own
 gRPC client, and a schedule of its own that ends at zero.
 """
 
-import argparse
 import os
+
+# Before NumPy is imported: BLAS threads that spin between small products would take the
+# core that the server runs on, and double the CPU time of both.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+os.environ.update(ONE_THREAD)
+
+import argparse
 import resource
 import shutil
 import subprocess
@@ -107,7 +113,6 @@ def run_arm(name: str, task: data.Pairs) -> report.Arm:
         [sys.executable, "-m", "curator.cli.__main__", "serve", str(OUT / "server.toml")],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     try:
         address = _address(server)

@@ -1,0 +1,18 @@
+"""Pools: everything that could be chosen, by id. Importing this imports pyarrow."""
+
+from curator.pools._arrow import ArrowPool
+from curator.pools._base import Pool
+from curator.pools._memory import MemoryPool
+from curator.pools._open import FORMATS, open_pool
+from curator.pools._parquet import ParquetPool
+from curator.pools._virtual import VirtualPool
+
+__all__ = [
+    "FORMATS",
+    "ArrowPool",
+    "MemoryPool",
+    "ParquetPool",
+    "Pool",
+    "VirtualPool",
+    "open_pool",
+]

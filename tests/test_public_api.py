@@ -1,0 +1,58 @@
+"""What each module says it offers is there, and is said once."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import curator
+
+FOLDER = Path(curator.__path__[0])
+
+
+def modules() -> list[str]:
+    """Every hand-written module; the commands' entry point ends the process."""
+    found = (info.name for info in pkgutil.walk_packages(curator.__path__, "curator."))
+    return [
+        "curator",
+        *(
+            name
+            for name in found
+            if not name.startswith("curator.rpc") and not name.endswith(".__main__")
+        ),
+    ]
+
+
+def test_every_folder_is_a_regular_package() -> None:
+    folders = {path.parent for path in FOLDER.rglob("*.py")}
+
+    # Walking the packages, import-linter's included, silently passes over the others.
+    assert [path for path in folders if not (path / "__init__.py").exists()] == []
+
+
+@pytest.mark.parametrize("name", modules())
+def test_all_names_what_is_there(name: str) -> None:
+    module = importlib.import_module(name)
+    offered: list[str] = getattr(module, "__all__", [])
+
+    # That the list is sorted is ruff's to check (RUF022).
+    assert [public for public in offered if not hasattr(module, public)] == []
+    assert [public for public, times in Counter(offered).items() if times > 1] == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in modules() if "._" not in name and name.count(".") <= 1]
+)
+def test_public_module_is_documented(name: str) -> None:
+    module = importlib.import_module(name)
+
+    assert module.__doc__
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = curator.nonsense
