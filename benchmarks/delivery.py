@@ -3,8 +3,8 @@
     python -m benchmarks.delivery [--json FILE]
 
 Server and client are two processes on this machine's loopback. The session's steps are
-defined before the clock runs, so what is measured is delivery: the ledger read, the rows
-gathered at random from memory-mapped Arrow IPC files, encoded, sent, received, and
+defined before the clock runs, so what is measured is delivery: the ledger read, the
+rows gathered at random from memory-mapped Arrow IPC files, encoded, sent, received and
 decoded into arrays. The bare stream sends the same number of bytes in messages of the
 same size, from one block of memory, and the client drops them. Both are run in turn;
 the ratio is taken pair by pair.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
@@ -146,7 +146,7 @@ def receive_bare(address: str, num_bytes: int) -> None:
     assert received == num_bytes, (received, num_bytes)
 
 
-def timed(action) -> float:
+def timed(action: Callable[[], None]) -> float:
     """Returns how long an action takes, in seconds."""
     started = time.perf_counter()
     action()
@@ -179,7 +179,7 @@ async def serve_bare(batch_bytes: int, num_steps: int) -> None:
         for start in range(0, batch_bytes, CHUNK_BYTES)
     ]
 
-    async def stream(_: bytes, __: object) -> Iterator[bytes]:
+    async def stream(_: bytes, __: object) -> AsyncIterator[bytes]:
         for _step in range(num_steps):
             for message in messages:
                 yield message

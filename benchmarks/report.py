@@ -56,7 +56,9 @@ class Report:
         table = [header, *([_text(row[key]) for key in header] for row in self.rows)]
         widths = [max(len(line[i]) for line in table) for i in range(len(header))]
         for line in table:
-            print("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)))
+            print(
+                "  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True))
+            )
         print()
         for target in self.targets:
             print(
@@ -110,4 +112,6 @@ def _processor() -> str:
 def _text(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
+    return (
+        f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
+    )

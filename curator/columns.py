@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -70,7 +70,7 @@ def _fixed_width(column: pa.Array) -> tuple[pa.Array, tuple[int, ...]] | None:
             return None
         if not is_tensor:
             shape.append(values.type.list_size)
-        values = cast("pa.FixedSizeListArray", values).flatten()
+        values = values.flatten()
     kind = values.type
     is_number = (
         pa.types.is_integer(kind)

@@ -53,13 +53,11 @@ def _compile(target: Path) -> None:
     sources = sorted(path.relative_to(PROTOS) for path in PROTOS.rglob("*.proto"))
     if not sources:
         sys.exit(f"no .proto file in {PROTOS}")
-    # The plugins of this very interpreter, not whatever the PATH has.
-    scripts = Path(sys.executable).parent
     subprocess.run(
         [
             *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTOS}"),
-            f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
-            f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
+            f"--plugin=protoc-gen-mypy={_plugin(target, 'main')}",
+            f"--plugin=protoc-gen-mypy_grpc={_plugin(target, 'grpc')}",
             *(f"--python_out={target}", f"--grpc_python_out={target}"),
             *(f"--mypy_out=quiet:{target}", f"--mypy_grpc_out=quiet:{target}"),
             *map(str, sources),
@@ -67,6 +65,19 @@ def _compile(target: Path) -> None:
         check=True,
         cwd=PROTOS,
     )
+
+
+def _plugin(folder: Path, function: str) -> Path:
+    """Returns a mypy-protobuf plugin that this very interpreter runs.
+
+    The installed one need not be on the PATH, nor beside the interpreter.
+    """
+    path = folder / f"protoc-gen-{function}"
+    path.write_text(
+        f"#!{sys.executable}\nfrom mypy_protobuf.main import {function}\n{function}()\n"
+    )
+    path.chmod(0o700)
+    return path
 
 
 def _differences(fresh: Path) -> list[Path]:

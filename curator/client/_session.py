@@ -52,7 +52,7 @@ class Session:
         self._next = info.next_step  # the next step to hand to the trainer
         self._unreported = info.next_step  # the first step that is not reported
         self._reported: set[int] = set()  # later ones that are
-        # Whether this trainer reports, so that reports and not fetches are its progress.
+        # Whether this trainer reports: then reports, not fetches, are its progress.
         self._reports = info.needs_learner or info.next_step > 0
         self._needs_initial_snapshot = info.needs_initial_snapshot
         self._outstanding: collections.OrderedDict[int, np.ndarray] = (

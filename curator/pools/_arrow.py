@@ -1,8 +1,5 @@
 """A pool of Arrow IPC files, mapped into memory."""
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,10 +10,10 @@ import pyarrow as pa
 from jaxtyping import Integer
 
 from curator.errors import PoolError
-from curator.pools._files import check_same_schema, find_files, unreadable
+from curator.pools._files import common_schema, find_files, unreadable
 from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._request import still_open
-from curator.pools._take import Chunks, plain_schema
+from curator.pools._take import Chunks
 
 __all__ = ["ArrowPool"]
 
@@ -47,15 +44,9 @@ class ArrowPool:
         self, path: str | Path, *, fingerprint_cache: Path | None = None
     ) -> None:
         files = find_files(path, _SUFFIXES)
-        batches: list[pa.RecordBatch] = []
-        first: pa.Schema | None = None
-        for file in files:
-            raw_schema, of_file = _map_file(file)
-            schema = plain_schema(raw_schema)
-            first = schema if first is None else first
-            check_same_schema(files[0], first, file, schema)
-            batches.extend(of_file)
-        rows = Chunks(batches, first)
+        mapped = [_map_file(file) for file in files]
+        schema = common_schema(files, [schema for schema, _ in mapped])
+        rows = Chunks([batch for _, batches in mapped for batch in batches], schema)
         if not rows.num_rows:
             msg = f"{path}: a pool has at least one example; the files have no rows"
             raise PoolError(msg)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from curator.errors import PoolError
@@ -38,7 +38,7 @@ class DigestCache:
         return None if row is None else row[0]
 
     def put(self, file: Path, stat: os.stat_result, digest: bytes) -> None:
-        """Keeps the digest of a file, unless it changed since ``stat`` or just before."""
+        """Keeps a file's digest, unless it changed since ``stat`` or just before."""
         is_settled = time.time_ns() - stat.st_mtime_ns > _SETTLED_NS
         if is_settled and _state(file.stat()) == _state(stat):
             with self._connection:
@@ -54,7 +54,7 @@ def _state(stat: os.stat_result) -> str:
 
 
 @contextlib.contextmanager
-def open_digest_cache(path: Path | None) -> Iterator[DigestCache]:
+def open_digest_cache(path: Path | None) -> Generator[DigestCache]:
     """Opens a cache of digests in a SQLite file; None is one that forgets.
 
     Raises:
@@ -69,7 +69,7 @@ def open_digest_cache(path: Path | None) -> Iterator[DigestCache]:
             yield DigestCache(connection)
     except sqlite3.Error as exc:
         msg = (
-            f"the fingerprint cache {path} cannot be used: {exc}. It can be deleted: the "
-            "next start hashes the files again"
+            f"the fingerprint cache {path} cannot be used: {exc}. It can be deleted: "
+            "the next start hashes the files again"
         )
         raise PoolError(msg) from exc

@@ -1,8 +1,5 @@
 """Which files make up a pool, and whether they fit together."""
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 import glob
@@ -12,8 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from curator.errors import PoolError
+from curator.pools._take import plain_schema
 
-__all__ = ["check_same_schema", "find_files", "unreadable"]
+__all__ = ["common_schema", "find_files", "unreadable"]
 
 
 def find_files(path: str | Path, suffixes: Sequence[str]) -> list[Path]:
@@ -40,12 +38,12 @@ def find_files(path: str | Path, suffixes: Sequence[str]) -> list[Path]:
         if not found:
             other = f"; it has {', '.join(names[:3])}" if names else ""
             msg = (
-                f"{path}: no files that end in {endings} in this folder{other}. Name a "
-                "glob to take other files, such as 'folder/part-*' or 'folder/**/*.arrow'"
+                f"{path}: no files that end in {endings} in this folder{other}. A glob "
+                "takes other files: 'folder/part-*', 'folder/**/*.arrow'"
             )
             raise PoolError(msg)
     else:
-        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
+        matches = glob.glob(str(path), recursive=True)
         paths = [Path(match) for match in sorted(matches)]
         found = [p for p in paths if _is_visible(p.name) and p.is_file()]
         if not found:
@@ -66,41 +64,48 @@ def unreadable(file: Path, expected: str, exc: Exception) -> PoolError:
             start = f"It starts with {source.read(6)!r}"
     except OSError:
         start = "It cannot be opened"
-    msg = f"{file}: not {expected}, or damaged: {exc}. {start}, {file.stat().st_size} bytes"
-    return PoolError(msg)
+    return PoolError(f"{file}: not {expected}, or damaged: {exc}. {start}")
 
 
-def check_same_schema(
-    first_file: Path, first: pa.Schema, file: Path, schema: pa.Schema
-) -> None:
-    """Checks that two files have the same columns, whatever their metadata.
+def common_schema(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """Returns the plain schema of files that have the same columns.
+
+    Metadata and dictionaries may differ, see :func:`plain_schema`.
 
     Raises:
-        PoolError: They have not; the message names the files and the first column that
-            differs.
+        PoolError: The columns differ; the message names two files and the first column
+            that differs.
     """
-    if schema.equals(first):
-        return
-    for name in [*first.names, *schema.names]:
-        if name not in schema.names or name not in first.names:
-            has, lacks = (
-                (first_file, file) if name in first.names else (file, first_file)
-            )
-            msg = f"the files of a pool need the same columns: {has} has {name!r}, {lacks} not"
+    plain: list[pa.Schema] = []
+    for file, schema in zip(files, schemas, strict=True):
+        try:
+            plain.append(plain_schema(schema))
+        except PoolError as exc:
+            msg = f"{file}: {exc}"
+            raise PoolError(msg) from exc
+    for file, schema in zip(files, plain, strict=True):
+        if not schema.equals(plain[0]):
+            difference = _difference(files[0], plain[0], file, schema)
+            msg = f"the files of a pool need the same columns: {difference}"
             raise PoolError(msg)
-        if not schema.field(name).equals(first.field(name)):
-            msg = (
-                "the files of a pool need the same columns: in "
-                f"{first_file}: {_describe(first.field(name))}; in "
-                f"{file}: {_describe(schema.field(name))}"
-            )
-            raise PoolError(msg)
-    msg = (
-        f"the files of a pool need the same columns in one order: {first_file} has "
-        f"{', '.join(first.names)}; {file} has {', '.join(schema.names)}"
+    return plain[0]
+
+
+def _difference(a: Path, schema_a: pa.Schema, b: Path, schema_b: pa.Schema) -> str:
+    for name in [*schema_a.names, *schema_b.names]:
+        if name not in schema_b.names:
+            return f"{a} has {name!r}, {b} has not"
+        if name not in schema_a.names:
+            return f"{b} has {name!r}, {a} has not"
+        field_a, field_b = schema_a.field(name), schema_b.field(name)
+        if not field_a.equals(field_b):
+            types = f"{_describe(field_a)} in {a} and {_describe(field_b)} in {b}"
+            return f"{name!r} is {types}"
+    return (
+        f"{a} has them in the order {', '.join(schema_a.names)}, "
+        f"{b} in the order {', '.join(schema_b.names)}"
     )
-    raise PoolError(msg)
 
 
 def _describe(field: pa.Field) -> str:
-    return f"{field.name!r} is {field.type}{'' if field.nullable else ' not null'}"
+    return str(field.type) if field.nullable else f"{field.type} not null"

@@ -4,9 +4,6 @@ Files are hashed as they are, every byte, so that a fingerprint does not depend 
 version of the library that reads them. A table in memory is hashed by its values.
 """
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 import hashlib
@@ -15,7 +12,6 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +25,6 @@ __all__ = ["Once", "files_fingerprint", "table_fingerprint", "virtual_fingerprin
 
 _DIGEST_BYTES = 16
 _BLOCK_ROWS = 1024
-
-
-class _Hash(Protocol):
-    def update(self, data: pa.Buffer | bytes | np.ndarray, /) -> None: ...
 
 
 class Once:
@@ -121,12 +113,13 @@ def table_fingerprint(table: pa.Table) -> str:
     return total.hexdigest()
 
 
-def _update(total: _Hash, array: pa.Array) -> None:
+def _update(total: hashlib.blake2b, array: pa.Array) -> None:
     """Hashes the values of an array, each part preceded by what gives its length."""
     types = pa.types
     total.update(b"%d rows, %d null;" % (len(array), array.null_count))
     if array.null_count:
-        total.update(np.packbits(array.is_valid().to_numpy(zero_copy_only=False)))
+        is_valid = array.is_valid().to_numpy(zero_copy_only=False)
+        total.update(np.packbits(is_valid).data)
         array = array.drop_null()
     dtype = array.type
     if isinstance(dtype, pa.BaseExtensionType):
@@ -144,7 +137,7 @@ def _update(total: _Hash, array: pa.Array) -> None:
     elif types.is_large_string(dtype) or types.is_large_binary(dtype):
         _update_binary(total, array, np.int64)
     elif types.is_boolean(dtype):
-        total.update(np.packbits(array.to_numpy(zero_copy_only=False)))
+        total.update(np.packbits(array.to_numpy(zero_copy_only=False)).data)
     elif width := row_bytes(dtype):
         data = array.buffers()[1]
         if data is not None:
@@ -154,14 +147,14 @@ def _update(total: _Hash, array: pa.Array) -> None:
 
 
 def _update_binary(
-    total: _Hash, array: pa.Array, offset_type: type[np.integer]
+    total: hashlib.blake2b, array: pa.Array, offset_type: type[np.integer]
 ) -> None:
     _, offset_bytes, data = array.buffers()
     if not len(array) or offset_bytes is None:
         return
     offsets = np.frombuffer(offset_bytes, offset_type)
     offsets = offsets[array.offset : array.offset + len(array) + 1].astype(np.int64)
-    total.update(np.diff(offsets))
+    total.update(np.diff(offsets).data)
     if data is not None:
         total.update(data.slice(int(offsets[0]), int(offsets[-1] - offsets[0])))
 

@@ -1,8 +1,5 @@
 """A pool in memory."""
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 from collections.abc import Sequence

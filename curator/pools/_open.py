@@ -17,7 +17,7 @@ FORMATS = ("arrow", "parquet", "virtual")
 
 
 def open_pool(
-    format: str,  # noqa: A002  (the key in the configuration)
+    format: str,
     path: str | Path | None = None,
     *,
     num_examples: int | None = None,

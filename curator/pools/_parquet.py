@@ -1,8 +1,5 @@
 """A pool of Parquet files, decoded by row group."""
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 import dataclasses
@@ -16,14 +13,13 @@ from jaxtyping import Int64, Integer
 
 from curator.errors import PoolError
 from curator.pools._byte_cache import ByteCache
-from curator.pools._files import check_same_schema, find_files, unreadable
+from curator.pools._files import common_schema, find_files, unreadable
 from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import (
     Column,
     group_rows,
     locate,
-    plain_schema,
     starts_of,
     take_column,
 )
@@ -61,20 +57,13 @@ class ParquetPool:
         fingerprint_cache: Path | None = None,
     ) -> None:
         files = find_files(path, _SUFFIXES)
-        groups: list[_RowGroup] = []
-        first: pa.Schema | None = None
-        for file in files:
-            raw_schema, of_file = _read_footer(file)
-            schema = plain_schema(raw_schema)
-            first = schema if first is None else first
-            check_same_schema(files[0], first, file, schema)
-            groups.extend(of_file)
-        self._groups = groups
-        self._starts = starts_of([group.num_rows for group in groups])
+        footers = [_read_footer(file) for file in files]
+        self._schema = common_schema(files, [schema for schema, _ in footers])
+        self._groups = [group for _, groups in footers for group in groups]
+        self._starts = starts_of([group.num_rows for group in self._groups])
         if not self.num_examples:
             msg = f"{path}: a pool has at least one example; the files have no rows"
             raise PoolError(msg)
-        self._schema = first
         self._cache: ByteCache[tuple[int, str], Column] | None = ByteCache(cache_bytes)
         self._fingerprint = Once(lambda: files_fingerprint(files, fingerprint_cache))
 
@@ -145,8 +134,8 @@ class ParquetPool:
         group = self._groups[keys[0][0]]
         names = [name for _, name in keys]
         try:
-            # A reader of its own per call: readers are not made to be shared by threads,
-            # and ten thousand files need not be open. The footer is not read again.
+            # A reader of its own per call: readers are not made to be shared by
+            # threads, and ten thousand files need not be open. The footer is known.
             with pq.ParquetFile(group.file, metadata=group.metadata) as reader:
                 table = reader.read_row_group(group.index, columns=names)
         except (pa.ArrowException, OSError) as exc:

@@ -1,8 +1,5 @@
 """Checks of what :meth:`Pool.take` is asked for."""
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 import difflib

@@ -12,9 +12,6 @@ copies the pool (and overflows 32-bit offsets at 2 GiB). Three ways instead:
 Shapes: ``n`` is the number of rows asked for, ``C`` the number of chunks.
 """
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -197,8 +194,8 @@ def take_column(
     except pa.ArrowException as exc:
         msg = (
             f"column {name!r} ({column.type}): {len(row_of)} rows cannot be gathered: "
-            f"{exc}. Ask for fewer rows; beyond 2 GiB use large_binary, large_string or "
-            "large_list"
+            f"{exc}. Ask for fewer rows; beyond 2 GiB use large_binary, large_string "
+            "or large_list"
         )
         raise PoolError(msg) from exc
 

@@ -1,8 +1,5 @@
 """A pool of ids, for trainers that read the data themselves."""
 
-# pyarrow ships no types: what comes out of it is Unknown to pyright.
-# pyright: basic
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -131,7 +131,8 @@ def _blocks(
     positions: Int64[np.ndarray, " n"], limit: int
 ) -> list[Int64[np.ndarray, " _"]]:
     """Returns ``positions`` in near-equal parts of at most ``limit``."""
-    return np.array_split(positions, max(1, -(-len(positions) // limit)))
+    num_blocks = -(-len(positions) // limit)
+    return np.array_split(positions, num_blocks) if num_blocks else []
 
 
 def _lengths(vectors: Float[np.ndarray, "B D"]) -> Float32[np.ndarray, " B"]:

@@ -8,8 +8,7 @@ import threading
 from typing import Any
 
 import grpc
-from grpc_health.v1 import _async as health_aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from curator import wire
 from curator.engine import Registry
@@ -68,7 +67,7 @@ class Server:
         )
         self._servicer = Servicer(self._registry)
         self._server.add_generic_rpc_handlers((_handlers(self._servicer),))
-        self._health = health_aio.HealthServicer()
+        self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - the stubs lack it
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
             port = self._server.add_insecure_port(self._listen)

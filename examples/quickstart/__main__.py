@@ -110,7 +110,13 @@ def run_arm(name: str, task: data.Pairs) -> report.Arm:
     _load(learner, OUT / "initial.safetensors")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     server = subprocess.Popen(
-        [sys.executable, "-m", "curator.cli.__main__", "serve", str(OUT / "server.toml")],
+        [
+            sys.executable,
+            "-m",
+            "curator.cli.__main__",
+            "serve",
+            str(OUT / "server.toml"),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -131,9 +137,7 @@ def run_arm(name: str, task: data.Pairs) -> report.Arm:
         server.terminate()
         server.communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    server_cpu = (
-        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    )
+    server_cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print()
     return report.Arm(name, points, clock, server_cpu, stall, cost)
 

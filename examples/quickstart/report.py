@@ -67,8 +67,7 @@ class Result:
     total_wall: float
 
     def cpu(self, arm: Arm) -> float:
-        """Returns the total CPU seconds of an arm: its model, its server, and, where
-        it has one, its reference model."""
+        """Returns the total CPU seconds of an arm: trainer, server and reference."""
         reference = self.reference_cost.cpu if arm.cost["scoring_seconds"] else 0.0
         return arm.clock.cpu + arm.server_cpu + reference
 
@@ -90,18 +89,29 @@ def write(result: Result, folder: Path) -> None:
         title=f"quickstart, seed {result.seed}: top-5 retrieval on the held-out vendor",
         rows=rows,
         targets=[
-            Target("steps to uniform's final top-5, joint/uniform", ratio, "", "<= 0.25",
-                   ratio <= 0.25),
+            Target(
+                "steps to uniform's final top-5, joint/uniform",
+                ratio,
+                "",
+                "<= 0.25",
+                ratio <= 0.25,
+            ),
             Target("total CPU, joint/uniform", cpu_ratio, "", "< 1", cpu_ratio < 1),
-            Target("whole command", result.total_wall, "s", "< 360",
-                   result.total_wall < 360),
+            Target(
+                "whole command",
+                result.total_wall,
+                "s",
+                "< 360",
+                result.total_wall < 360,
+            ),
         ],
     )
     report.print()
     report.write(folder / "result.json")
     print(
-        f"\nThe reference ({result.reference_steps} steps, {result.reference_cost.cpu:.1f} "
-        f"CPU s, counted to joint) reaches top-5 {result.reference_top5:.3f} itself.\n"
+        f"\nThe reference ({result.reference_steps} steps, "
+        f"{result.reference_cost.cpu:.1f} CPU s, counted to joint) reaches top-5 "
+        f"{result.reference_top5:.3f} itself.\n"
         f"{folder / 'result.png'} and {folder / 'result.json'} written."
     )
     _plot(result, folder / "result.png")
@@ -141,7 +151,10 @@ def _plot(result: Result, path: Path) -> None:
         top5 = [point.top5 for point in arm.points]
         by_step.plot([p.step for p in arm.points], top5, color=color, marker=".")
         by_time.plot(
-            [result.wall(arm, p) for p in arm.points], top5, color=color, marker=".",
+            [result.wall(arm, p) for p in arm.points],
+            top5,
+            color=color,
+            marker=".",
             label=arm.name,
         )
     for axes in (by_step, by_time):
@@ -151,7 +164,10 @@ def _plot(result: Result, path: Path) -> None:
         axes.set_ylim(bottom=0)
     by_step.set(xlabel="training steps", ylabel="top-5 retrieval, held-out vendor")
     by_time.axvspan(
-        0, result.reference_cost.wall, color="tab:blue", alpha=0.1,
+        0,
+        result.reference_cost.wall,
+        color="tab:blue",
+        alpha=0.1,
         label="training joint's reference",
     )
     by_time.set(xlabel="wall-clock seconds, selection and reference included")

@@ -76,7 +76,7 @@ def evaluate(model: nn.Module, task: Pairs) -> tuple[float, float]:
 
 
 class Training:
-    """A model, its optimizer and its schedule: a short warm-up, then a cosine to zero."""
+    """A model, its optimizer and its schedule: a warm-up, then a cosine to zero."""
 
     def __init__(self, model: nn.Module, num_steps: int, learning_rate: float) -> None:
         self.model = model.train()
@@ -86,7 +86,9 @@ class Training:
             model.parameters(), weight_decay=WEIGHT_DECAY, fused=True
         )
 
-    def step(self, number: int, image: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
+    def step(
+        self, number: int, image: Tensor, tokens: Tensor, weights: Tensor
+    ) -> Tensor:
         """Takes one optimizer step; returns the un-reduced losses, shape ``[B]``."""
         decay = 0.5 * (1 + math.cos(math.pi * number / self._num_steps))
         for group in self._optimizer.param_groups:
@@ -137,9 +139,7 @@ def train_from_session(
     clock.start()
     training = Training(model, num_steps, learning_rate)
     for batch in session.batches(format="torch"):
-        loss = training.step(
-            batch.step, batch["image"], batch["tokens"], batch.weights
-        )
+        loss = training.step(batch.step, batch["image"], batch["tokens"], batch.weights)
         session.publish(model)
         session.report(batch, loss=loss)
         mismatched.append(float(batch["mismatched"].float().mean()))

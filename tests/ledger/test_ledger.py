@@ -65,7 +65,7 @@ def test_records_come_back_as_they_were_after_reopening(tmp_path):
 def test_a_step_is_defined_once(ledger):
     ledger.append(record(0))
 
-    with pytest.raises(StorageError, match="UNIQUE"):
+    with pytest.raises(StorageError, match=r"UNIQUE"):
         ledger.append(record(0))
     assert ledger.num_defined() == 1
 
@@ -110,7 +110,7 @@ def test_a_full_disk_records_nothing_and_says_so(tmp_path):
     pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")
 
-    with pytest.raises(StorageError, match="no space left to write the ledger"):
+    with pytest.raises(StorageError, match=r"no space left to write the ledger"):
         ledger.append(record(1, size=100_000))
     ledger._db.execute("PRAGMA max_page_count = 1000000")
     ledger.append(record(1, size=100_000))
@@ -127,7 +127,7 @@ def test_another_format_is_refused(tmp_path):
     db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(StorageError, match="has format 99; this version .* format 1"):
+    with pytest.raises(StorageError, match=r"has format 99; this version .* format 1"):
         Ledger(path)
 
 
@@ -135,5 +135,5 @@ def test_what_is_no_ledger_is_refused(tmp_path):
     path = tmp_path / "ledger.sqlite"
     path.write_bytes(b"not a database at all, but long enough to be looked at" * 20)
 
-    with pytest.raises(StorageError, match="cannot read or write the ledger"):
+    with pytest.raises(StorageError, match=r"cannot read or write the ledger"):
         Ledger(path)

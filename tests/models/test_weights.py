@@ -50,7 +50,7 @@ def test_a_module_gives_its_state() -> None:
 
 def test_wrapped_modules_give_the_names_of_the_module_inside() -> None:
     module = two_tower.build()
-    compiled = torch.compile(module)
+    compiled = torch.compile(module, backend="eager")
     parallel = nn.DataParallel(module)
 
     assert "_orig_mod.bias" in compiled.state_dict()

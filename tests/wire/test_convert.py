@@ -112,5 +112,5 @@ def test_ids_survive_the_wire(ids):
 
 
 def test_bytes_that_are_no_ids_are_refused():
-    with pytest.raises(FeatureError, match="9 bytes is not a whole number of 8-byte"):
+    with pytest.raises(FeatureError, match=r"9 bytes is not a whole number of 8-byte"):
         wire.ids_from_proto(b"123456789")

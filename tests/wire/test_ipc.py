@@ -83,11 +83,11 @@ def test_other_responses_are_decoded_as_messages():
 def test_more_bytes_than_announced_are_refused():
     collected = wire.Reassembly(3)
 
-    with pytest.raises(ServiceError, match="3 bytes announced, 4 received"):
+    with pytest.raises(ServiceError, match=r"3 bytes announced, 4 received"):
         collected.add(memoryview(b"1234"))
 
 
 @pytest.mark.parametrize("data", [b"", b"no arrow at all", b"\xff\xff\xff\xff\x10"])
 def test_bytes_that_are_no_rows_are_refused(data):
-    with pytest.raises(ServiceError, match="no valid Arrow IPC stream"):
+    with pytest.raises(ServiceError, match=r"no valid Arrow IPC stream"):
         wire.rows_from_bytes(data)

@@ -1,0 +1,476 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_disk import small_disk
+
+from curator.errors import StorageError
+from curator.store import EmbeddingStore
+from curator.types import PairEmbeddings
+
+NUM_EXAMPLES = 1000
+DIM = 24
+
+
+def embeddings_of(
+    ids: np.ndarray, dim: int = DIM, scale: float = 10.0, bias: float | None = -10.0
+) -> PairEmbeddings:
+    """Embeddings that are a function of the id, so that a reader can tell."""
+    both = np.sin(np.outer(ids + 1, np.arange(1, 2 * dim + 1))).astype(np.float32)
+    return PairEmbeddings(both[:, :dim], both[:, dim:], scale, bias)
+
+
+def ints(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def check_present(
+    store: EmbeddingStore, ids: np.ndarray, dim: int = DIM
+) -> np.ndarray:
+    """Checks that rows that are present are right, the others NaN; returns which."""
+    found = store.get(ids)
+    if found is None:
+        return np.zeros(len(ids), np.bool_)
+    present, embeddings = found
+    expected = embeddings_of(ids, dim)
+    for name in ("queries", "targets"):
+        rows = getattr(embeddings, name)
+        assert np.array_equal(rows[present], getattr(expected, name)[present])
+        assert np.isnan(rows[~present]).all()
+    return present
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "pool-model"
+
+
+@pytest.fixture
+def store(folder: Path) -> EmbeddingStore:
+    return EmbeddingStore(folder, NUM_EXAMPLES)
+
+
+# --- what is stored comes back ---
+
+
+def test_nothing_stored_is_none_and_makes_no_folder(
+    store: EmbeddingStore, folder: Path
+) -> None:
+    assert store.get(ints(1, 2)) is None
+    assert not folder.exists()
+
+
+def test_rows_come_back_in_the_order_asked_for(store: EmbeddingStore) -> None:
+    store.put(ints(7, 8, 9, 3, 999, 0), embeddings_of(ints(7, 8, 9, 3, 999, 0)))
+
+    ids = ints(999, 1, 3, 9, 8, 7, 7, 0, 10)
+    present = check_present(store, ids)
+
+    assert present.tolist() == [True, False, True, True, True, True, True, True, False]
+
+
+def test_what_belongs_to_the_model_comes_back(store: EmbeddingStore) -> None:
+    store.put(ints(1), embeddings_of(ints(1), scale=0.1 + 0.2, bias=None))
+
+    found = store.get(ints(5))
+
+    assert found is not None
+    assert found[1].logit_scale == 0.1 + 0.2
+    assert found[1].logit_bias is None
+
+
+def test_no_ids_give_no_rows(store: EmbeddingStore) -> None:
+    none = np.empty(0, np.int64)
+    store.put(none, embeddings_of(none))
+
+    found = store.get(none)
+
+    assert found is not None
+    assert found[1].queries.shape == (0, DIM)
+
+
+def test_the_arrays_are_the_callers_own(store: EmbeddingStore) -> None:
+    store.put(ints(1, 2), embeddings_of(ints(1, 2)))
+    found = store.get(ints(1, 2, 3))
+    assert found is not None
+
+    found[1].queries[:] = 0.0
+
+    assert found[1].queries.flags.c_contiguous
+    assert check_present(store, ints(1, 2, 3)).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_not_stored(
+    store: EmbeddingStore, bad: float
+) -> None:
+    ids = ints(4, 5, 6)
+    embeddings = embeddings_of(ids)
+    embeddings.queries[1, 3] = bad
+    embeddings.targets[2, 0] = bad
+
+    store.put(ids, embeddings)
+
+    assert check_present(store, ids).tolist() == [True, False, False]
+
+
+def test_an_all_zero_row_is_stored_like_any_other(store: EmbeddingStore) -> None:
+    zeros = np.zeros((1, DIM), np.float32)
+    store.put(ints(3), PairEmbeddings(zeros, zeros, 1.0))
+
+    found = store.get(ints(3, 4))
+
+    assert found is not None
+    assert found[0].tolist() == [True, False]
+
+
+@settings(max_examples=60)
+@given(
+    batches=st.lists(
+        st.lists(st.integers(0, NUM_EXAMPLES - 1), unique=True, max_size=40),
+        max_size=5,
+    ),
+    asked=st.lists(st.integers(0, NUM_EXAMPLES - 1), max_size=60),
+)
+def test_exactly_what_was_put_is_present(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[int]], asked: list[int]
+) -> None:
+    store = EmbeddingStore(tmp_path_factory.mktemp("store"), NUM_EXAMPLES)
+    for batch in batches:
+        ids = np.array(batch, np.int64)
+        store.put(ids, embeddings_of(ids))
+
+    present = check_present(store, np.array(asked, np.int64))
+
+    known = {example for batch in batches for example in batch}
+    assert present.tolist() == [example in known for example in asked]
+
+
+def test_only_what_is_stored_takes_space(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path / "large", 10**9)
+    ids = ints(0, 5 * 10**8, 10**9 - 1)
+
+    store.put(ids, embeddings_of(ids))
+
+    assert check_present(store, ids).all()
+    sizes = [path.stat() for path in (tmp_path / "large").iterdir()]
+    assert sum(size.st_size for size in sizes) > 10**11
+    assert sum(size.st_blocks * 512 for size in sizes) < 10**6
+
+
+# --- several at once, and afterwards ---
+
+
+def test_it_is_there_when_opened_again(folder: Path, store: EmbeddingStore) -> None:
+    store.put(ints(1, 2), embeddings_of(ints(1, 2)))
+
+    again = EmbeddingStore(folder, NUM_EXAMPLES)
+
+    assert check_present(again, ints(2, 3)).tolist() == [True, False]
+
+
+def test_what_one_session_stores_another_finds(
+    folder: Path, store: EmbeddingStore
+) -> None:
+    other = EmbeddingStore(folder, NUM_EXAMPLES)
+    assert other.get(ints(1)) is None
+
+    store.put(ints(1), embeddings_of(ints(1)))
+    other.put(ints(2), embeddings_of(ints(2)))
+
+    assert check_present(other, ints(1, 2)).all()
+    assert check_present(store, ints(1, 2)).all()
+
+
+def test_threads_that_start_at_once_lose_nothing(folder: Path) -> None:
+    barrier = threading.Barrier(6)
+    failures: list[Exception] = []
+
+    def work(number: int) -> None:
+        store = EmbeddingStore(folder, NUM_EXAMPLES)
+        rng = np.random.default_rng(number)
+        barrier.wait()
+        try:
+            for _ in range(10):
+                ids = rng.choice(NUM_EXAMPLES, 50, replace=False)
+                store.put(ids, embeddings_of(ids))
+                assert check_present(store, ids).all()
+                check_present(store, np.arange(NUM_EXAMPLES))
+        except Exception as error:  # noqa: BLE001  # told by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+
+
+def test_files_are_closed_with_the_store(folder: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+
+    for number in range(20):
+        store = EmbeddingStore(folder, NUM_EXAMPLES)
+        store.put(ints(number), embeddings_of(ints(number)))
+        del store
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+KILLED = """
+import sys
+import numpy as np
+from test_embeddings import NUM_EXAMPLES, embeddings_of
+from curator.store import EmbeddingStore
+
+store = EmbeddingStore(sys.argv[1], NUM_EXAMPLES)
+rng = np.random.default_rng(int(sys.argv[2]))
+while True:
+    ids = rng.choice(NUM_EXAMPLES, 7, replace=False)
+    # Wide rows: many pages each, so that a kill may come between two of them.
+    store.put(ids, embeddings_of(ids, dim=1024))
+    print(ids[0], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_after_a_kill_every_row_is_right_or_absent(
+    folder: Path, repository: Path
+) -> None:
+    path = os.pathsep.join(
+        [str(repository), str(repository / "tests"), str(Path(__file__).parent)]
+    )
+    counts: list[int] = []
+    for attempt in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(folder), str(attempt)],
+            env={**os.environ, "PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout is not None
+        stored = [int(writer.stdout.readline()) for _ in range(3 + attempt)]
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        assert writer.returncode == -signal.SIGKILL
+
+        store = EmbeddingStore(folder, NUM_EXAMPLES)
+        assert check_present(store, np.array(stored), dim=1024).all()
+        present = check_present(store, np.arange(NUM_EXAMPLES), dim=1024)
+        counts.append(int(present.sum()))
+
+    assert counts == sorted(counts)
+    assert counts[0] >= 7
+
+
+@settings(max_examples=60)
+@given(
+    file=st.sampled_from(["pairs", "sums"]),
+    position=st.floats(0.0, 1.0, exclude_max=True),
+    damage=st.binary(min_size=1, max_size=600),
+    cut=st.booleans(),
+)
+def test_damaged_rows_are_absent(
+    tmp_path_factory: pytest.TempPathFactory,
+    file: str,
+    position: float,
+    damage: bytes,
+    *,
+    cut: bool,
+) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    ids = np.arange(30)
+    EmbeddingStore(folder, 30).put(ids, embeddings_of(ids))
+    path = folder / file
+    offset = int(position * path.stat().st_size)
+
+    with path.open("r+b") as damaged:
+        damaged.truncate(offset) if cut else None
+        damaged.seek(offset)
+        damaged.write(b"" if cut else damage)
+
+    store = EmbeddingStore(folder, 30)
+    check_present(store, ids)
+    store.put(ids, embeddings_of(ids))
+    assert check_present(store, ids).all()
+
+
+def test_zeros_where_a_page_was_lost_are_absent(
+    folder: Path, store: EmbeddingStore
+) -> None:
+    ids = np.arange(10)
+    store.put(ids, embeddings_of(ids))
+    row = 2 * DIM * 4
+
+    with (folder / "pairs").open("r+b") as file:
+        file.seek(4 * row + row // 2)
+        file.write(bytes(row))  # half of row 4, half of row 5
+
+    present = check_present(store, ids)
+    assert np.flatnonzero(~present).tolist() == [4, 5]
+
+
+# --- what is refused ---
+
+
+def test_another_number_of_examples_is_an_error(
+    folder: Path, store: EmbeddingStore
+) -> None:
+    store.put(ints(1), embeddings_of(ints(1)))
+
+    with pytest.raises(StorageError, match="of a pool of 1000 examples; expected .*999"):
+        EmbeddingStore(folder, 999)
+
+
+@pytest.mark.parametrize(
+    ("dim", "scale", "bias"),
+    [(DIM + 8, 10.0, -10.0), (DIM, 10.1, -10.0), (DIM, 10.0, None), (DIM, 10.0, -9.0)],
+)
+def test_another_models_embeddings_are_an_error(
+    store: EmbeddingStore, dim: int, scale: float, bias: float | None
+) -> None:
+    store.put(ints(1), embeddings_of(ints(1)))
+
+    with pytest.raises(StorageError, match=r"= \(24, 10.0, -10.0\); got .*another mod"):
+        store.put(ints(1), embeddings_of(ints(1), dim, scale, bias))
+    assert check_present(store, ints(1)).all()
+
+
+def test_the_last_bits_of_the_scale_may_differ(store: EmbeddingStore) -> None:
+    store.put(ints(1), embeddings_of(ints(1), scale=10.0))
+    store.put(ints(2), embeddings_of(ints(2), scale=10.000001))
+
+    assert check_present(store, ints(1, 2)).all()
+
+
+@pytest.mark.parametrize("ids", [[-1], [0, NUM_EXAMPLES], [10**12]])
+def test_ids_outside_the_pool_are_a_programmers_mistake(
+    store: EmbeddingStore, ids: list[int]
+) -> None:
+    wrong = np.array(ids, np.int64)
+
+    with pytest.raises(ValueError, match=r"ids must be in \[0, 1000\); got"):
+        store.get(wrong)
+    with pytest.raises(ValueError, match=r"ids must be in \[0, 1000\); got"):
+        store.put(wrong, embeddings_of(wrong))
+
+
+def test_other_floats_and_other_counts_are_a_programmers_mistake(
+    store: EmbeddingStore,
+) -> None:
+    right = embeddings_of(ints(1, 2))
+    double = right.queries.astype(np.float64)
+
+    with pytest.raises(ValueError, match="expected float32 .*; got float64"):
+        store.put(ints(1, 2), PairEmbeddings(double, double, 1.0))
+    with pytest.raises(ValueError, match="of 3 ids; got float32 embeddings of 2"):
+        store.put(ints(1, 2, 3), right)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}', "3"])
+def test_damaged_metadata_is_an_error(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "meta.json").write_text(text)
+
+    with pytest.raises(StorageError, match="is damaged .*: delete the folder"):
+        EmbeddingStore(folder, NUM_EXAMPLES)
+
+
+def test_another_version_is_an_error(folder: Path, store: EmbeddingStore) -> None:
+    store.put(ints(1), embeddings_of(ints(1)))
+    meta = json.loads((folder / "meta.json").read_text())
+    (folder / "meta.json").write_text(json.dumps({**meta, "version": 2}))
+
+    with pytest.raises(StorageError, match="holds version 2 .* expected version 1"):
+        EmbeddingStore(folder, NUM_EXAMPLES)
+
+
+def test_something_else_in_the_way_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "meta.json").mkdir()
+    (tmp_path / "pairs" / "pairs").mkdir(parents=True)
+
+    with pytest.raises(StorageError, match="cannot read .*Not a directory"):
+        EmbeddingStore(file / "below", NUM_EXAMPLES)
+    with pytest.raises(StorageError, match="cannot read .*Is a directory"):
+        EmbeddingStore(tmp_path / "meta", NUM_EXAMPLES)
+    with pytest.raises(StorageError, match="cannot open .*Is a directory"):
+        EmbeddingStore(tmp_path / "pairs", NUM_EXAMPLES).put(
+            ints(1), embeddings_of(ints(1))
+        )
+
+
+FULL = """
+import sys
+import numpy as np
+from test_embeddings import NUM_EXAMPLES, embeddings_of
+from curator.errors import StorageError
+from curator.store import EmbeddingStore
+
+store = EmbeddingStore(sys.argv[1], NUM_EXAMPLES)
+try:
+    for start in range(0, NUM_EXAMPLES, 50):
+        ids = np.arange(start, start + 50)
+        store.put(ids, embeddings_of(ids))
+except StorageError as error:
+    print(error)
+# Reading holes of a full disk must not ask for pages.
+present, _ = store.get(np.arange(NUM_EXAMPLES))
+print(present.sum())
+"""
+
+
+def test_a_full_disk_is_an_error_and_not_a_signal(
+    tmp_path: Path, repository: Path
+) -> None:
+    path = os.pathsep.join(
+        [str(repository), str(repository / "tests"), str(Path(__file__).parent)]
+    )
+    with small_disk(tmp_path / "disk", "128k") as disk:
+        writer = subprocess.run(
+            [sys.executable, "-c", FULL, str(disk / "store")],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert writer.returncode == 0, writer.stderr
+        message, count = writer.stdout.splitlines()
+        present = check_present(
+            EmbeddingStore(disk / "store", NUM_EXAMPLES), np.arange(NUM_EXAMPLES)
+        )
+
+    assert "no space left to write 9600 bytes to the embeddings in" in message
+    assert 0 < int(count) < NUM_EXAMPLES
+    assert int(present.sum()) == int(count)
+
+
+def test_a_disk_that_is_full_from_the_start_is_an_error(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "16k") as disk:
+        filler = os.open(disk / "filler", os.O_CREAT | os.O_WRONLY)
+        with pytest.raises(OSError, match="No space left"):
+            while os.write(filler, bytes(4096)):
+                pass
+        os.close(filler)
+        store = EmbeddingStore(disk / "store", NUM_EXAMPLES)
+
+        with pytest.raises(StorageError, match="no space left to write"):
+            store.put(ints(1), embeddings_of(ints(1)))
+
+        (disk / "filler").unlink()
+        store.put(ints(1), embeddings_of(ints(1)))
+        assert check_present(store, ints(1)).all()

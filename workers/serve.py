@@ -1,0 +1,36 @@
+"""Serves sessions: the process in front of the scorers, as ``curator serve``.
+
+::
+
+    python workers/serve.py /etc/curator/server.toml [--listen HOST:PORT]
+
+Exit status: 0 after SIGTERM or SIGINT, 1 after an error (its message is the last line
+on stderr), 2 for a wrong call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from curator.cli.serve import serve
+from curator.errors import CuratorError
+
+
+def main() -> int:
+    """Serves a configuration and returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Serve the sessions of a configuration until SIGTERM."
+    )
+    parser.add_argument("config", metavar="CONFIG.toml")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="instead of the config's")
+    arguments = parser.parse_args()
+    try:
+        return serve(arguments.config, arguments.listen)
+    except CuratorError as error:
+        print(f"serve.py: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
