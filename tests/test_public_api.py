@@ -44,15 +44,6 @@ def test_all_names_what_is_there(name: str) -> None:
     assert [public for public, times in Counter(offered).items() if times > 1] == []
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in modules() if "._" not in name and name.count(".") <= 1]
-)
-def test_public_module_is_documented(name: str) -> None:
-    module = importlib.import_module(name)
-
-    assert module.__doc__
-
-
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = curator.nonsense

@@ -1,6 +1,7 @@
 """Sessions in PyTorch's data loading, where loaders look ahead."""
 
 import dataclasses
+import itertools
 import json
 import pickle  # noqa: TID251 - what torch does to states; nothing of ours reads it
 
@@ -18,7 +19,7 @@ from curator.torch import BatchSampler, IterableDataset, Loader
 STEPS = dataclasses.replace(UNIFORM, num_steps=6)
 
 
-class Squares(Dataset):
+class Squares(Dataset[tuple[int, int]]):
     """A map-style dataset of one's own: ids and their squares."""
 
     def __len__(self):
@@ -71,12 +72,10 @@ def test_a_state_under_one_batch_look_ahead_repeats_and_loses_nothing(service, s
     session = service.open("s")
     loader = Loader(session)
     trained = []
-    for batch in looking_ahead(loader):
+    for batch in itertools.islice(looking_ahead(loader), stop):
         trained.append(batch.ids.tolist())
         session.report(batch)
-        if len(trained) == stop:
-            state = loader.state_dict()
-            break
+    state = loader.state_dict()
 
     again = service.open("s")
     resumed = Loader(again)

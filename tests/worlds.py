@@ -56,18 +56,17 @@ def config(state_dir, *, learner=None, reference=None, server=None, **sessions):
         server: Keys of the server.
         sessions: Specifications by name.
     """
-    model = {"factory": "towers:build", "columns": COLUMNS, "micro_batch_size": 16}
+    model = ModelSpec(factory="towers:build", columns=COLUMNS, micro_batch_size=16)
     return Config(
         server=ServerSpec(
             state_dir=str(state_dir), listen="127.0.0.1:0", **(server or {})
         ),
         pools={"ids": PoolSpec(format="virtual", num_examples=1000)},
         models={
-            # Without weights a learner starts from what is published first; here the
-            # configured ones are the factory's, written by `weights`.
-            "learner": ModelSpec(**{**model, **(learner or {})}),
-            "reference": ModelSpec(
-                **{**model, "args": {"seed": 7}, **(reference or {})}
+            # Without weights, a learner starts from what is published first.
+            "learner": dataclasses.replace(model, **(learner or {})),
+            "reference": dataclasses.replace(
+                model, **{"args": {"seed": 7}, **(reference or {})}
             ),
         },
         sessions=sessions,

@@ -35,7 +35,9 @@ def test_a_wrong_path_is_named(path: str, message: str) -> None:
 
 
 def test_wrong_arguments_are_shown() -> None:
-    message = r"'two_tower:build' raised TypeError when called with \(width=3\): .*width"
+    message = (
+        r"'two_tower:build' raised TypeError when called with \(width=3\): .*width"
+    )
 
     with pytest.raises(ConfigError, match=message) as info:
         call_factory("two_tower:build", {"width": 3})

@@ -350,7 +350,9 @@ def test_a_module_that_returns_no_mapping_is_named(tmp_path: Path) -> None:
 def test_what_the_module_raises_is_told_and_chained() -> None:
     model = scorer("torch.nn:Linear", args={"in_features": 2, "out_features": 2})
 
-    with pytest.raises(ScoringError, match="'torch.nn:Linear' raised TypeError") as info:
+    with pytest.raises(
+        ScoringError, match="'torch.nn:Linear' raised TypeError"
+    ) as info:
         model.score(two_tower.rows(2))
     assert isinstance(info.value.__cause__, TypeError)
 
@@ -412,7 +414,9 @@ def test_wrong_configuration_is_named(changes: dict[str, Any], message: str) -> 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_device_that_is_not_there_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigError, match="expected one that torch has here.*; got 'cuda'"):
+    with pytest.raises(
+        ConfigError, match="expected one that torch has here.*; got 'cuda'"
+    ):
         scorer(device="cuda")
 
 

@@ -63,7 +63,10 @@ def test_wrapped_modules_give_the_names_of_the_module_inside() -> None:
     "dtype", [torch.bfloat16, torch.float16, torch.float64, torch.int64, torch.bool]
 )
 def test_every_dtype_survives(dtype: torch.dtype) -> None:
-    values = {"w": torch.tensor([[0, 1], [1, 0]]).to(dtype), "s": torch.ones(()).to(dtype)}
+    values = {
+        "w": torch.tensor([[0, 1], [1, 0]]).to(dtype),
+        "s": torch.ones(()).to(dtype),
+    }
 
     assert same_tensors(load(weights_to_bytes(values)), values)
 

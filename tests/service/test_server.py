@@ -52,7 +52,9 @@ def test_a_newer_client_is_told_what_to_do(raw):
         stub.OpenSession(request)
 
     assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
-    assert "client speaks protocol 2, this server 1: upgrade" in caught.value.details()
+    assert "client speaks protocol 2, this server 1: upgrade" in str(
+        caught.value.details()
+    )
     assert ("curator-error", "ProtocolError") in caught.value.trailing_metadata()
 
 
@@ -91,7 +93,7 @@ def test_a_stream_must_start_with_start(raw):
     for call in (stub.StreamBatches, stub.PublishSnapshot, stub.SelectBatch):
         with pytest.raises(grpc.RpcError) as caught:
             list(consume(call(iter([]))))
-        assert "the first message of" in caught.value.details()
+        assert "the first message of" in str(caught.value.details())
 
 
 def consume(answer):

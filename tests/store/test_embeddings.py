@@ -34,9 +34,7 @@ def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def check_present(
-    store: EmbeddingStore, ids: np.ndarray, dim: int = DIM
-) -> np.ndarray:
+def check_present(store: EmbeddingStore, ids: np.ndarray, dim: int = DIM) -> np.ndarray:
     """Checks that rows that are present are right, the others NaN; returns which."""
     found = store.get(ids)
     if found is None:
@@ -330,7 +328,9 @@ def test_another_number_of_examples_is_an_error(
 ) -> None:
     store.put(ints(1), embeddings_of(ints(1)))
 
-    with pytest.raises(StorageError, match="of a pool of 1000 examples; expected .*999"):
+    with pytest.raises(
+        StorageError, match="of a pool of 1000 examples; expected .*999"
+    ):
         EmbeddingStore(folder, 999)
 
 

@@ -26,6 +26,7 @@ def transfer(batch):
     sizes = []
     for chunk in wire.chunks_of(parts):
         received = wire.deserialize_response(wire.encode_chunk(chunk))
+        assert isinstance(received, memoryview)
         sizes.append(len(received))
         collected.add(received)
     assert collected.is_complete
@@ -70,7 +71,9 @@ def test_a_chunk_is_encoded_as_protobuf_has_it(pieces):
     assert pb.StreamBatchesResponse.FromString(encoded).chunk == b"".join(pieces)
     expected = pb.StreamBatchesResponse(chunk=b"".join(pieces)).SerializeToString()
     assert encoded == expected
-    assert bytes(wire.deserialize_response(encoded)) == b"".join(pieces)
+    received = wire.deserialize_response(encoded)
+    assert isinstance(received, memoryview)
+    assert bytes(received) == b"".join(pieces)
 
 
 def test_other_responses_are_decoded_as_messages():
