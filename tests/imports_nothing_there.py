@@ -1,3 +1,5 @@
-"""A module that imports a package that does not exist."""
+"""A module that needs a package that is not installed."""
 
-import surely_no_such_package  # noqa: F401  # pyright: ignore[reportMissingImports]
+import importlib
+
+importlib.import_module("surely_no_such_package")

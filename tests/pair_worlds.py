@@ -45,9 +45,12 @@ def random_features(needs: Collection[str], num: int, seed: int = 0) -> Features
 
 
 def noisy_world(
-    seed: int, num: int, *, mismatched_share: float = 0.5, width: int = 32
-) -> tuple[Features, np.ndarray]:
-    """A clustered pool with mismatched pairs, a good reference, a raw learner.
+    seed: int, num: int, *, scale: float = 10.0
+) -> tuple[dict[str, PairEmbeddings], np.ndarray]:
+    """A clustered pool, half of it mismatched; a good reference, a raw learner.
+
+    With a scale of 10 the negatives are far for both; with 20 the joint terms, not the
+    pairs' own costs, decide.
 
     Returns the features and which pairs are mismatched.
     """
@@ -56,16 +59,16 @@ def noisy_world(
     def blur(vectors: np.ndarray, noise: float) -> np.ndarray:
         return unit(vectors + noise * unit(rng.standard_normal(vectors.shape)))
 
-    clusters = unit(rng.standard_normal((40, width)))
+    clusters = unit(rng.standard_normal((40, 32)))
     meaning = blur(clusters[rng.integers(len(clusters), size=num)], 0.7)
-    mismatched = rng.random(num) < mismatched_share
+    mismatched = rng.random(num) < 0.5
     captions = meaning.copy()
     captions[mismatched] = captions[rng.permutation(np.flatnonzero(mismatched))]
     features = {
         model: PairEmbeddings(
             blur(meaning, noise).astype(np.float32),
             blur(captions, noise).astype(np.float32),
-            logit_scale=20.0,
+            logit_scale=scale,
             logit_bias=-10.0,
         )
         for model, noise in (("learner.embeddings", 1.0), ("reference.embeddings", 0.1))
@@ -83,11 +86,10 @@ def sigmoid_costs(embeddings: PairEmbeddings) -> np.ndarray:
     return np.logaddexp(0, -signs * logits)
 
 
-def learnability_matrix(features: Mapping[str, Feature]) -> np.ndarray:
-    learner, reference = (features[f"{m}.embeddings"] for m in ("learner", "reference"))
-    assert isinstance(learner, PairEmbeddings)
-    assert isinstance(reference, PairEmbeddings)
-    return sigmoid_costs(learner) - sigmoid_costs(reference)
+def learnability_matrix(features: Mapping[str, PairEmbeddings]) -> np.ndarray:
+    return sigmoid_costs(features["learner.embeddings"]) - sigmoid_costs(
+        features["reference.embeddings"]
+    )
 
 
 class DenseScores:
@@ -136,12 +138,3 @@ def exact_law(
         key = frozenset(sequence)
         law[key] = law.get(key, 0.0) + probability
     return law
-
-
-def total_variation(
-    law: Mapping[frozenset[int], float], samples: Sequence[frozenset[int]]
-) -> float:
-    counts = dict.fromkeys(law, 0)
-    for sample in samples:
-        counts[sample] += 1
-    return 0.5 * sum(abs(law[key] - counts[key] / len(samples)) for key in law)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Yields ``folder`` with a tmpfs of that size on it; skips where mounts are denied."""
+def small_disk(folder: Path, size: str) -> Generator[Path]:
+    """Yields ``folder`` with a tmpfs of that size on it; skips where that is denied."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:

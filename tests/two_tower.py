@@ -61,7 +61,7 @@ def build_wrapped(dim: int = 32, seed: int = 0) -> nn.Module:
 
 
 def rows(num_rows: int, seed: int = 0) -> pa.RecordBatch:
-    """Returns rows with images as fixed-shape tensors and tokens as fixed-size lists."""
+    """Returns rows of images (fixed-shape tensors) and tokens (fixed-size lists)."""
     rng = np.random.default_rng(seed)
     images = rng.standard_normal((num_rows, 3, 4, 4), dtype=np.float32)
     tokens = rng.integers(0, VOCABULARY, num_rows * 6, dtype=np.int32)

@@ -88,7 +88,7 @@ def served(config, *, kind="grpc", pool=None, **arguments):
             with connect(server.address, **arguments) as service:
                 yield service
         finally:
-            server.stop(grace_seconds=0)
+            server.stop(grace_seconds=0.0)
     finally:
         registry.close()
 

@@ -19,7 +19,7 @@ def sessions(target: str) -> int:
     Raises:
         CuratorError: The server cannot be reached.
     """
-    with connect(target, retry_seconds=0) as service:
+    with connect(target, retry_seconds=0.0) as service:
         names = service.names()
         if not names:
             print("no sessions")

@@ -211,7 +211,9 @@ class _GrpcStream:
         self._target = target
         self._retry = retry
         self._lock = threading.Lock()
+        self._window = request.credits
         self._credits = request.credits  # batches that may come and have not
+        self._unsent_credits = 0  # of those, the ones that the server does not know of
         self._call: Any = None
         self._outgoing: queue.SimpleQueue[pb.StreamBatchesRequest | None] = (
             queue.SimpleQueue()
@@ -258,35 +260,41 @@ class _GrpcStream:
             super_batches=request.super_batches,
             credits=max(1, self._credits),
         )
+        self._unsent_credits = 0
         outgoing = self._outgoing = queue.SimpleQueue()
         outgoing.put(pb.StreamBatchesRequest(start=start))
         self._call = self._stream_batches(iter(outgoing.get, None))
 
     def _read(self, call: Any) -> Delivery | None:
-        message = cast("pb.StreamBatchesResponse | memoryview | None", next(call, None))
-        if message is None or isinstance(message, memoryview):
+        response = cast("wire.Response | None", next(call, None))
+        if response is not None and response.is_end:
+            return None
+        if response is None or response.header is None:
             msg = f"{self._target} sent no header where a batch should begin"
             raise ServiceError(msg)
-        if message.HasField("end"):
-            return None
-        header = message.header
+        header = response.header
         if header.payload_bytes == 0:
             return _delivery(header)
         payload = wire.Reassembly(header.payload_bytes)
-        while not payload.is_complete:
-            chunk = next(call, None)
-            if not isinstance(chunk, memoryview):
+        while True:
+            if response is None or response.chunk is None:
                 msg = f"{self._target} ended a batch before its last byte"
                 raise ServiceError(msg)
-            payload.add(chunk)
-        return _delivery(header, payload)
+            payload.add(response.chunk)
+            if payload.is_complete:
+                return _delivery(header, payload)
+            response = cast("wire.Response | None", next(call, None))
 
     def add_credit(self) -> None:
         """Lets one more batch be sent."""
         with self._lock:
             self._credits += 1
-            if self._call is not None:
-                self._outgoing.put(pb.StreamBatchesRequest(credits=1))
+            self._unsent_credits += 1
+            # Half a window at a time: a message for each would cost as much as a batch.
+            if self._call is not None and 2 * self._unsent_credits >= self._window:
+                credits_ = pb.StreamBatchesRequest(credits=self._unsent_credits)
+                self._outgoing.put(credits_)
+                self._unsent_credits = 0
 
     def close(self) -> None:
         """Ends the stream, also from another thread while it waits."""

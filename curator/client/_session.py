@@ -85,7 +85,7 @@ class Session:
         columns: Sequence[str] | None = None,
         format: Format = "numpy",
         device: str | None = None,
-        prefetch: int = 2,
+        prefetch: int = 4,
     ) -> Iterator[Batch]:
         """Yields this rank's batches in step order, from where the session is.
 
@@ -111,7 +111,7 @@ class Session:
         columns: Sequence[str] | None = None,
         format: Format = "numpy",
         device: str | None = None,
-        prefetch: int = 2,
+        prefetch: int = 4,
     ) -> Iterator[Batch]:
         """Yields the candidates of each step, for :meth:`select`.
 

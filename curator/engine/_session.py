@@ -103,6 +103,11 @@ class SessionEngine:
         future.set_result(self._defined(step))
         return future
 
+    @property
+    def num_defined(self) -> int:
+        """How many steps are defined: 0 to this."""
+        return self._num_defined
+
     def super_batch(self, step: int) -> SuperBatch:
         """Returns the candidates of a step."""
         self._check_step(step)

@@ -97,7 +97,7 @@ class TwoTowerScorer:
         self._micro_batch_size = micro_batch_size
         self._identity = _identity(factory, args, dtype, self._columns)
         self._lock = threading.Lock()
-        self._module = _build(factory, args, self._device).to(self._dtype).eval()
+        self._module = _build(factory, args).to(self._dtype).eval()
         self._tensors = _tensors(self._module, factory)
         # Before the move, so that nothing is copied back from the device to be hashed.
         self._fingerprint = self._fingerprint_of(self._tensors)
@@ -188,7 +188,7 @@ class TwoTowerScorer:
     def _fingerprint_of(self, tensors: Mapping[str, Tensor]) -> str:
         digest = hashlib.blake2b(self._identity, digest_size=16)
         for name in sorted(tensors):
-            tensor = tensors[name].contiguous()
+            tensor = tensors[name].cpu().contiguous()
             header = [name, str(tensor.dtype), list(tensor.shape)]
             digest.update(json.dumps(header).encode())
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -299,10 +299,10 @@ class TwoTowerScorer:
         )
 
 
-def _build(factory: str, args: Mapping[str, object], device: torch.device) -> nn.Module:
+def _build(factory: str, args: Mapping[str, object]) -> nn.Module:
     """Returns the factory's module, leaving torch's global generators as they were."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    has_cuda = torch.cuda.is_initialized()
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if has_cuda else []):
         # A restart must give the same initial weights, also where the factory does not
         # seed. The default generator is the CPU's; a factory that draws elsewhere
         # seeds itself.

@@ -141,11 +141,9 @@ def _dense_tensors(named: Mapping[str, object]) -> dict[str, torch.Tensor]:
             msg = f"weights {name!r}: {problem}"
             raise SnapshotError(msg)
         tensor = tensor.cpu().contiguous()
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() in storages or storage.nbytes() != tensor.nbytes:
-            tensor = tensor.clone()
-            storage = tensor.untyped_storage()
-        storages.add(storage.data_ptr())
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()  # the format has no two names for one memory
+        storages.add(tensor.untyped_storage().data_ptr())
         tensors[name] = tensor
     return tensors
 

@@ -106,6 +106,9 @@ class ParquetPool:
         names: list[str],
     ) -> list[pa.Array]:
         """Takes from one row group after the other, so that one is held at a time."""
+        types = [self._schema.field(name).type for name in names]
+        if not len(ids):
+            return [pa.nulls(0, dtype) for dtype in types]
         group_of, row_of = locate(self._starts, ids)
         order, touched, starts = group_rows(group_of)
         stops = [*starts[1:], len(ids)]
@@ -123,10 +126,8 @@ class ParquetPool:
         part_of[order] = np.repeat(np.arange(len(touched)), num_of)
         row_in_part[order] = np.arange(len(ids)) - np.repeat(starts, num_of)
         return [
-            take_column(
-                name, Column(part, self._schema.field(name).type), part_of, row_in_part
-            )
-            for name, part in zip(names, parts, strict=True)
+            take_column(name, Column(part, dtype), part_of, row_in_part)
+            for name, dtype, part in zip(names, types, parts, strict=True)
         ]
 
     def _decode(self, keys: Sequence[tuple[int, str]]) -> list[tuple[Column, int]]:

@@ -9,11 +9,12 @@ copies the pool (and overflows 32-bit offsets at 2 GiB). Three ways instead:
   touched, then one reordering;
 * everything else (large rows, lists, structs): slices joined by ``concat_arrays``.
 
-Shapes: ``n`` is the number of rows asked for, ``C`` the number of chunks.
+Shapes: ``n`` is the number of rows asked for, ``C`` the number of chunks, ``S`` one more.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,16 +57,15 @@ class Column:
         self._chunks = chunks
         width = row_bytes(dtype)
         self._width = width if width and width <= _MAX_GATHER_BYTES else None
-        self._addresses: Int64[np.ndarray, " C"] | None = None
 
     def take(
         self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
     ) -> pa.Array:
         """Returns row ``row_of[i]`` of chunk ``chunk_of[i]``, for each i."""
         if not len(chunk_of):
-            return pa.array([], self.type)
+            return pa.nulls(0, self.type)
         if self._width:
-            bases = self._bases()[chunk_of]
+            bases = self._bases[chunk_of]
             if (bases >= 0).all():
                 rows = _gather(bases + row_of * self._width, self._width)
                 if rows is not None:
@@ -81,15 +81,12 @@ class Column:
         """Returns chunk and row there of rows of the column, as :meth:`take` wants."""
         return locate(starts_of([len(chunk) for chunk in self._chunks]), rows)
 
+    @functools.cached_property
     def _bases(self) -> Int64[np.ndarray, " C"]:
-        """Returns where each chunk's first row lies; -1 where it cannot be gathered."""
-        if self._addresses is None:
-            self._addresses = np.array(
-                # A chunk of another type is a dictionary still to be decoded.
-                [_address(c) if c.type == self.type else -1 for c in self._chunks],
-                np.int64,
-            )
-        return self._addresses
+        """Where each chunk's first row lies; -1 where it cannot be gathered by it."""
+        if self._has_dictionaries:
+            return np.full(len(self._chunks), -1)
+        return np.array([_address(chunk) for chunk in self._chunks], np.int64)
 
     def _is_worth_reordering(self, num_rows: int, touched: list[int]) -> bool:
         """Tells whether to take chunk by chunk rather than slice row by row."""
@@ -133,8 +130,13 @@ class Column:
         return self._join([self._chunks[c].slice(row, num) for c, row, num in bounds])
 
     def _join(self, parts: list[pa.Array]) -> pa.Array:
-        plain = [p if p.type == self.type else p.cast(self.type) for p in parts]
-        return pa.concat_arrays(plain)
+        if self._has_dictionaries:
+            parts = [part.cast(self.type) for part in parts]
+        return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
+    @functools.cached_property
+    def _has_dictionaries(self) -> bool:
+        return any(chunk.type != self.type for chunk in self._chunks)
 
 
 class Chunks:
@@ -200,13 +202,13 @@ def take_column(
         raise PoolError(msg) from exc
 
 
-def starts_of(lengths: Sequence[int]) -> Int64[np.ndarray, " C+1"]:
+def starts_of(lengths: Sequence[int]) -> Int64[np.ndarray, " S"]:
     """Returns the position at which each of the chunks starts, and the end of all."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
 
 
 def locate(
-    starts: Int64[np.ndarray, " C+1"], positions: Int64[np.ndarray, " n"]
+    starts: Int64[np.ndarray, " S"], positions: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Returns for each position its chunk, and its row there; chunks may be empty."""
     chunk_of = np.searchsorted(starts, positions, side="right") - 1

@@ -34,10 +34,10 @@ class Permutation:
     and keeps nothing.
 
     The network runs over pairs (x, y) with x < a and y < b, where a and b are about the
-    square root of N, and adds modulo a and b (Black and Rogaway, "Ciphers with arbitrary
-    finite domains", 2002, section 5). Of its a·b values those that are not below N,
-    fewer than a, are sent through it again until they are ("cycle-walking", section 3
-    there), so it is exactly a permutation of N, and no N costs more than another.
+    square root of N, and adds modulo a and b. Fewer than a of its a·b values are not
+    below N; those are sent through it again until they are ("cycle-walking"). So it is
+    exactly a permutation of N, and no N costs more than another. Source: Black and
+    Rogaway, "Ciphers with arbitrary finite domains", 2002, sections 3 and 5.
 
     Attributes:
         num_examples: From 1 to 2^48.

@@ -17,8 +17,8 @@ __all__ = ["Uniform"]
 class Uniform:
     """Cuts each epoch's permutation of the pool into super-batches.
 
-    The ``num_examples % super_batch_size`` examples at the end of an epoch's permutation
-    are not offered in that epoch; in each epoch they are others.
+    The last ``num_examples % super_batch_size`` examples of an epoch's permutation are
+    not offered in that epoch; in each epoch they are others.
 
     Attributes:
         num_examples: Size of the pool, at most 2^48.

@@ -12,8 +12,9 @@ examples in a chunk, ``n`` the number of candidates in a block of columns.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -26,6 +27,9 @@ __all__ = ["JointScores", "PairModel", "logit_tiles", "positive_logits", "usable
 # reduced, and is large enough for the matrix product to run at full speed.
 _MAX_ROWS = 256
 _MAX_COLUMNS = 1024
+
+
+Spare: TypeAlias = Float32[np.ndarray, "2 m n"]
 
 
 @runtime_checkable
@@ -108,23 +112,34 @@ def logit_tiles(
     model: PairModel,
     chunk: Int64[np.ndarray, " m"],
     others: Int64[np.ndarray, " n"],
-) -> Iterator[tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, "2 m n"]]]:
+) -> Iterator[tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, "2 m n"], Spare]]:
     """Yields the logits of all pairs between a chunk and other candidates.
 
     Yields:
-        A block of ``others``, and a fresh array of logits: at ``[0, x, j]`` of the
-        query of example x of the chunk with the target of candidate j of the block, at
-        ``[1, x, j]`` of the target of x with the query of j.
+        A block of ``others``; the logits; a spare array of their shape. The logit at
+        ``[0, x, j]`` is that of the query of example x of the chunk with the target of
+        candidate j of the block, at ``[1, x, j]`` of the target of x with the query
+        of j. Both arrays may be written to, and are reused for the next tile: fresh
+        ones would cost as much as the arithmetic, in page faults.
     """
     scale, bias = np.float32(model.logit_scale), np.float32(model.logit_bias)
+    num_rows, num_columns = min(len(chunk), _MAX_ROWS), min(len(others), _MAX_COLUMNS)
+    memory = np.empty((2, 2 * num_rows * num_columns), np.float32)
+    gathered = np.empty((num_columns, model.queries.shape[1]), np.float32)
     for rows in _blocks(chunk, _MAX_ROWS):
         queries, targets = model.queries[rows] * scale, model.targets[rows] * scale
         for columns in _blocks(others, _MAX_COLUMNS):
-            logits = np.empty((2, len(rows), len(columns)), np.float32)
-            np.matmul(queries, model.targets[columns].T, out=logits[0])
-            np.matmul(targets, model.queries[columns].T, out=logits[1])
+            shape = (2, len(rows), len(columns))
+            logits, spare = memory[:, : math.prod(shape)].reshape(2, *shape)
+            block = gathered[: len(columns)]
+            for direction, (ours, theirs) in enumerate(
+                ((queries, model.targets), (targets, model.queries))
+            ):
+                # "clip", because the default mode would copy through a buffer.
+                np.take(theirs, columns, axis=0, out=block, mode="clip")
+                np.matmul(ours, block.T, out=logits[direction])
             logits += bias
-            yield columns, logits
+            yield columns, logits, spare
 
 
 def _blocks(

@@ -48,18 +48,21 @@ class SigmoidScores:
         self._added[chunk] = True
         others = np.flatnonzero(~self._added)
         for model in self._models:
-            for columns, logits in logit_tiles(model, chunk, others):
-                costs = _softplus_sums(logits.reshape(-1, len(columns)))
+            for columns, logits, spare in logit_tiles(model, chunk, others):
+                flat = (-1, len(columns))
+                costs = _softplus_sums(logits.reshape(flat), spare.reshape(flat))
                 self._scores[columns] += model.coefficient * costs
 
 
-def _softplus_sums(logits: Float32[np.ndarray, "m n"]) -> Float64[np.ndarray, " n"]:
+def _softplus_sums(
+    logits: Float32[np.ndarray, "m n"], spare: Float32[np.ndarray, "m n"]
+) -> Float64[np.ndarray, " n"]:
     """Returns the sum of ``softplus(z) = max(z, 0) + log(1 + exp(-|z|))`` over rows.
 
     The sum of logarithms is the logarithm of a product: one logarithm is taken per
-    column, not one per pair. Overwrites ``logits``.
+    column, not one per pair. Overwrites both arguments.
     """
-    factors = np.abs(logits)
+    factors = np.abs(logits, out=spare)
     logits += factors  # exactly twice the positive part
     positive_part = logits.sum(axis=0) / 2
     np.negative(factors, out=factors)

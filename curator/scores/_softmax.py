@@ -56,7 +56,7 @@ class SoftmaxScores:
         for model, positives, log_sums in zip(
             self._models, self._positives, self._log_sums, strict=True
         ):
-            for columns, logits in logit_tiles(model, chunk, others):
+            for columns, logits, _ in logit_tiles(model, chunk, others):
                 log_sums[:, columns] = np.logaddexp(
                     log_sums[:, columns], _log_sum_exp(logits)
                 )

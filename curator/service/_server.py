@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import threading
+import concurrent.futures
 from typing import Any
 
 import grpc
@@ -14,16 +12,17 @@ from curator import wire
 from curator.engine import Registry
 from curator.errors import ServiceError
 from curator.rpc.v1 import curation_pb2 as pb
-from curator.service._servicer import Servicer, guard_stream, guard_unary
+from curator.service._servicer import Servicer, guard
 
 __all__ = ["Server"]
 
-_log = logging.getLogger(__name__)
 _SERVICE = pb.DESCRIPTOR.services_by_name["CurationService"]
+# Calls at once, each with a thread: a stream per rank, and the calls beside it.
+MAX_CALLS = 1024
 
 
 class Server:
-    """A gRPC server in a thread of its own, with an event loop of its own."""
+    """A gRPC server that serves from when it is made until it is stopped."""
 
     def __init__(self, registry: Registry, listen: str | None = None) -> None:
         """Starts to listen.
@@ -35,99 +34,78 @@ class Server:
         Raises:
             ServiceError: The address cannot be listened on.
         """
-        self._registry = registry
-        self._listen = listen or registry.config.server.listen
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="curator-server", daemon=True
-        )
-        self._thread.start()
-        try:
-            self.address = self._call(self._start())
-        except BaseException:
-            self._end_loop()
-            raise
-
-    def _call(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    async def _start(self) -> str:
-        max_bytes = self._registry.config.server.max_message_bytes
-        self._server = grpc.aio.server(
+        listen = listen or registry.config.server.listen
+        max_bytes = registry.config.server.max_message_bytes
+        self._server = grpc.server(
+            concurrent.futures.ThreadPoolExecutor(
+                MAX_CALLS, thread_name_prefix="curator-call"
+            ),
+            maximum_concurrent_rpcs=MAX_CALLS,
             options=[
                 # Without this, a second server on the same port would start, and
                 # the kernel would spread the clients over both.
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", max_bytes),
-                ("grpc.max_send_message_length", max_bytes),
+                ("grpc.max_send_message_length", -1),
                 # Clients ping every 30 s, also between calls; see the client.
                 ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
-            ]
+            ],
         )
-        self._servicer = Servicer(self._registry)
+        self._servicer = Servicer(registry)
         self._server.add_generic_rpc_handlers((_handlers(self._servicer),))
-        self._health = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue] - the stubs lack it
+        self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
-            port = self._server.add_insecure_port(self._listen)
+            port = self._server.add_insecure_port(listen)
         except RuntimeError as error:
             self._servicer.close()
             msg = (
-                f"cannot listen on {self._listen}: the port is in use, or the address "
-                "is not of this machine. Choose another server.listen, or stop what "
-                "listens there"
+                f"cannot listen on {listen}: the port is in use, or the address is not "
+                "of this machine. Choose another server.listen, or stop what listens "
+                "there"
             )
             raise ServiceError(msg) from error
-        await self._server.start()
+        self._server.start()
         for name in ("", _SERVICE.full_name):
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        if self._listen.startswith("unix:"):
-            return self._listen
-        return f"{self._listen.rpartition(':')[0]}:{port}"
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        is_unix = listen.startswith("unix:")
+        self.address = listen if is_unix else f"{listen.rpartition(':')[0]}:{port}"
 
-    def stop(self, grace_seconds: float = 5.0) -> None:
+    def stop(self, grace_seconds: float = 2.0) -> None:
         """Refuses new calls, lets those at hand end, and stops.
 
         Streams of batches do not end by themselves: they are cut after the grace, and
         their clients resume where they were.
         """
-        self._call(self._stop(grace_seconds))
-        self._end_loop()
-
-    async def _stop(self, grace_seconds: float) -> None:
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_seconds).wait()
         self._servicer.close()
-
-    def _end_loop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
     """Returns the handlers of every call of the service.
 
     As the generated code has it, but for two things: errors become statuses, and
-    StreamBatches may answer with chunks that are encoded already.
+    StreamBatches may answer with messages that are encoded already.
     """
     methods: dict[str, Any] = {}
     for method in _SERVICE.methods:
-        function = getattr(servicer, method.name)
-        request = getattr(pb, method.input_type.name)
-        response = getattr(pb, method.output_type.name)
+        function = guard(
+            getattr(servicer, method.name), is_stream=method.server_streaming
+        )
+        request = getattr(pb, method.input_type.name).FromString
+        response = getattr(pb, method.output_type.name).SerializeToString
         if method.server_streaming:
             methods[method.name] = grpc.stream_stream_rpc_method_handler(
-                guard_stream(function), request.FromString, wire.serialize_response
+                function, request, wire.serialize_response
+            )
+        elif method.client_streaming:
+            methods[method.name] = grpc.stream_unary_rpc_method_handler(
+                function, request, response
             )
         else:
-            handler = (
-                grpc.stream_unary_rpc_method_handler
-                if method.client_streaming
-                else grpc.unary_unary_rpc_method_handler
-            )
-            methods[method.name] = handler(
-                guard_unary(function), request.FromString, response.SerializeToString
+            methods[method.name] = grpc.unary_unary_rpc_method_handler(
+                function, request, response
             )
     return grpc.method_handlers_generic_handler(_SERVICE.full_name, methods)

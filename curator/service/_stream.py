@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+import concurrent.futures
+import threading
+from collections.abc import Iterator
+from typing import TypeAlias
 
+import grpc
 import numpy as np
 from jaxtyping import Int64
 
@@ -18,37 +20,42 @@ from curator.sessions import rank_slice
 
 __all__ = ["BatchSource", "Credits", "header_of"]
 
+EncodedBatch: TypeAlias = tuple[pb.BatchHeader, list[memoryview]]
+
 
 class Credits:
     """How many more batches a client wants."""
 
     def __init__(self, initial: int) -> None:
-        self._available = asyncio.Semaphore(max(1, initial))
+        self._available = threading.Semaphore(max(1, initial))
         self._ended = False
 
-    async def read(self, requests: AsyncIterator[pb.StreamBatchesRequest]) -> None:
+    def read(self, requests: Iterator[pb.StreamBatchesRequest]) -> None:
         """Adds credits as they arrive, until the client hangs up."""
-        async for request in requests:
-            for _ in range(request.credits):
-                self._available.release()
+        try:
+            for request in requests:
+                if request.credits:
+                    self._available.release(request.credits)
+        except grpc.RpcError:
+            pass  # how a broken call ends its iterator
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Lets whoever waits for a credit go."""
         self._ended = True
         self._available.release()
 
-    async def take(self) -> bool:
+    def take(self) -> bool:
         """Takes a credit, waiting for one; False once the client has hung up."""
-        await self._available.acquire()
+        self._available.acquire()
         return not self._ended
 
 
 class BatchSource:
     """Headers and encoded rows of the batches of one stream."""
 
-    def __init__(
-        self,
-        engine: SessionEngine,
-        start: pb.StreamStart,
-        blocking: Callable[..., Awaitable[Any]],
-    ) -> None:
+    def __init__(self, engine: SessionEngine, start: pb.StreamStart) -> None:
         """Checks what the client asks for.
 
         Raises:
@@ -57,8 +64,9 @@ class BatchSource:
         """
         self._engine = engine
         self._super_batches = start.super_batches
-        self._blocking = blocking
         self._rows = rank_slice(engine.spec.batch_size, start.rank, start.world_size)
+        self._future: concurrent.futures.Future[StepRecord] | None = None
+        self._closed = False
         columns = wire.columns_from_proto(start)
         names = engine.pool.schema.names
         if columns is None:
@@ -69,34 +77,42 @@ class BatchSource:
             raise ConfigError(msg)
         self._columns = columns
 
-    async def batch(self, step: int) -> tuple[pb.BatchHeader, list[memoryview]]:
-        """Returns the header and the encoded rows of a step, once it is defined."""
+    def close(self) -> None:
+        """Ends a call of :meth:`batch` that waits in another thread."""
+        self._closed = True
+        if self._future is not None:
+            self._future.cancel()
+
+    def is_ready(self, step: int) -> bool:
+        """Whether :meth:`batch` would not wait for the step to be defined."""
+        return self._super_batches or step < self._engine.num_defined
+
+    def batch(self, step: int) -> EncodedBatch | None:
+        """Returns a step's header and its rows' Arrow IPC stream, once it is defined.
+
+        None where the source was closed meanwhile.
+        """
         if self._super_batches:
-            return await self._blocking(self._encode_super_batch, step)
-        future = await self._blocking(self._engine.record, step)
-        record = await asyncio.wrap_future(future)
-        return await self._blocking(self._encode, record)
+            candidates = self._engine.super_batch(step)
+            header = pb.BatchHeader(
+                step=step,
+                epoch=candidates.epoch,
+                example_ids=wire.ids_to_proto(candidates.ids),
+            )
+            return header, self._encoded(candidates.ids)
+        future = self._future = self._engine.record(step)
+        if self._closed:
+            future.cancel()
+        try:
+            record = future.result()
+        except concurrent.futures.CancelledError:
+            return None
+        return header_of(record, self._rows), self._encoded(record.ids[self._rows])
 
-    def _encode_super_batch(self, step: int) -> tuple[pb.BatchHeader, list[memoryview]]:
-        candidates = self._engine.super_batch(step)
-        header = pb.BatchHeader(
-            step=step,
-            epoch=candidates.epoch,
-            example_ids=wire.ids_to_proto(candidates.ids),
-        )
-        return self._with_rows(header, candidates.ids)
-
-    def _encode(self, record: StepRecord) -> tuple[pb.BatchHeader, list[memoryview]]:
-        return self._with_rows(header_of(record, self._rows), record.ids[self._rows])
-
-    def _with_rows(
-        self, header: pb.BatchHeader, ids: Int64[np.ndarray, " n"]
-    ) -> tuple[pb.BatchHeader, list[memoryview]]:
+    def _encoded(self, ids: Int64[np.ndarray, " n"]) -> list[memoryview]:
         if not self._columns:
-            return header, []
-        parts = wire.rows_to_parts(self._engine.pool.take(ids, self._columns))
-        header.payload_bytes = sum(len(part) for part in parts)
-        return header, parts
+            return []
+        return wire.rows_to_parts(self._engine.pool.take(ids, self._columns))
 
 
 def header_of(record: StepRecord, rows: slice) -> pb.BatchHeader:

@@ -3,14 +3,14 @@
 The buffers of a record batch are cut into messages as they lie; the receiver collects
 them in one block of memory that the decoded columns then point into. The generated
 message class would copy each chunk three times on the way out and twice on the way in,
-which halves the rate on a loopback; so the one-field chunk message is encoded and
-decoded here, byte for byte as protobuf has it.
+which halves the rate on a loopback; so that message is encoded and decoded here, byte
+for byte as protobuf has it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +21,10 @@ from curator.rpc.v1 import curation_pb2 as pb
 __all__ = [
     "CHUNK_BYTES",
     "Reassembly",
+    "Response",
+    "batch_messages",
     "chunks_of",
     "deserialize_response",
-    "encode_chunk",
     "rows_from_bytes",
     "rows_to_parts",
     "serialize_response",
@@ -31,8 +32,8 @@ __all__ = [
 
 # Of 1 to 4 MiB, where gRPC in Python streams fastest, the size that measured best.
 CHUNK_BYTES = 2 << 20
-# Field 2 (`chunk`) of StreamBatchesResponse, wire type 2 (length-delimited).
-_CHUNK_TAG = 0x12
+# Fields 1 and 2 of StreamBatchesResponse, both of wire type 2 (length-delimited).
+_HEADER_TAG, _CHUNK_TAG = 0x0A, 0x12
 
 
 class _Parts:
@@ -86,33 +87,82 @@ def chunks_of(parts: Sequence[memoryview]) -> Iterator[list[memoryview]]:
         yield chunk
 
 
-def encode_chunk(chunk: Sequence[memoryview]) -> bytes:
-    """Returns the message ``StreamBatchesResponse(chunk=...)``, encoded."""
-    size = sum(len(piece) for piece in chunk)
-    prefix = bytearray([_CHUNK_TAG])
-    while size > 0x7F:
-        prefix.append(size & 0x7F | 0x80)
-        size >>= 7
-    prefix.append(size)
-    return b"".join([prefix, *chunk])
+def batch_messages(
+    header: pb.BatchHeader, parts: Sequence[memoryview]
+) -> Iterator[bytes]:
+    """Yields the encoded responses of one batch.
+
+    Args:
+        header: Its header; ``payload_bytes`` is filled in.
+        parts: Its rows, as :func:`rows_to_parts` gives them; empty for none.
+    """
+    header.payload_bytes = sum(len(part) for part in parts)
+    prefix = pb.StreamBatchesResponse(header=header).SerializeToString()
+    for chunk in chunks_of(parts):
+        size = sum(len(piece) for piece in chunk)
+        yield b"".join([prefix, bytes([_CHUNK_TAG]), _varint(size), *chunk])
+        prefix = b""
+    if prefix:
+        yield prefix
 
 
 def serialize_response(response: pb.StreamBatchesResponse | bytes) -> bytes:
-    """Returns a response encoded; chunks are so already."""
+    """Returns a response encoded; those of batches are so already."""
     return response if isinstance(response, bytes) else response.SerializeToString()
 
 
-def deserialize_response(data: bytes) -> pb.StreamBatchesResponse | memoryview:
-    """Returns a response, or the bytes of a chunk as a view into ``data``."""
-    if data and data[0] == _CHUNK_TAG:
-        size, shift, start = 0, 0, 1
-        while data[start] & 0x80:
-            size |= (data[start] & 0x7F) << shift
-            shift, start = shift + 7, start + 1
-        size |= data[start] << shift
-        if start + 1 + size == len(data):
-            return memoryview(data)[start + 1 :]
-    return pb.StreamBatchesResponse.FromString(data)
+class Response(NamedTuple):
+    """A decoded ``StreamBatchesResponse``.
+
+    Attributes:
+        header: The header, if one begins here.
+        chunk: The bytes of a chunk, if there is one: a view into the message.
+        is_end: Whether the session is over.
+    """
+
+    header: pb.BatchHeader | None
+    chunk: memoryview | None
+    is_end: bool
+
+
+def deserialize_response(data: bytes) -> Response:
+    """Returns a response whose chunk is not copied out of ``data``."""
+    header, start = None, 0
+    if data[:1] == bytes([_HEADER_TAG]):
+        size, start = _read_varint(data, 1)
+        header = pb.BatchHeader.FromString(data[start : start + size])
+        start += size
+        if start == len(data):
+            return Response(header, None, is_end=False)
+    if data[start : start + 1] == bytes([_CHUNK_TAG]):
+        size, body = _read_varint(data, start + 1)
+        if body + size == len(data):
+            return Response(header, memoryview(data)[body:], is_end=False)
+    # In another order than ours, or with fields of a newer protocol.
+    message = pb.StreamBatchesResponse.FromString(data)
+    return Response(
+        message.header if message.HasField("header") else None,
+        memoryview(message.chunk) if message.chunk else None,
+        is_end=message.HasField("end"),
+    )
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _read_varint(data: bytes, start: int) -> tuple[int, int]:
+    """Returns a varint and where it ends."""
+    value, shift = 0, 0
+    while data[start] & 0x80:
+        value |= (data[start] & 0x7F) << shift
+        shift, start = shift + 7, start + 1
+    return value | data[start] << shift, start + 1
 
 
 class Reassembly:

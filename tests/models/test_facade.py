@@ -38,6 +38,7 @@ def run(code: str, repository: Path) -> list[str]:
     return process.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_importing_models_imports_no_torch_until_the_scorer_is_used(
     repository: Path,
 ) -> None:

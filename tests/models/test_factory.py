@@ -22,8 +22,10 @@ def test_arguments_are_passed_by_name() -> None:
         ("odd_towers:NOT_CALLABLE", "'odd_towers:NOT_CALLABLE' is a int; expected"),
         (
             "imports_nothing_there:build",
-            "importing 'imports_nothing_there' raised ModuleNotFoundError: No module "
-            "named 'surely_no_such_package'",
+            (
+                "importing 'imports_nothing_there' raised ModuleNotFoundError: "
+                "No module named 'surely_no_such_package'"
+            ),
         ),
         (".relative:build", "importing '.relative' raised TypeError"),
         ("odd_towers:raises", r"raised RuntimeError when called with \(\): no check"),

@@ -48,9 +48,10 @@ def test_a_module_gives_its_state() -> None:
     assert same_tensors(load(weights_to_bytes(module)), module.state_dict())
 
 
+@pytest.mark.slow
 def test_wrapped_modules_give_the_names_of_the_module_inside() -> None:
     module = two_tower.build()
-    compiled = torch.compile(module, backend="eager")
+    compiled: Any = torch.compile(module, backend="eager")
     parallel = nn.DataParallel(module)
 
     assert "_orig_mod.bias" in compiled.state_dict()

@@ -33,7 +33,9 @@ def test_tiles_agree_with_the_dense_matrix(scale, bias):
 
 def test_errors_of_tiles_do_not_add_up_in_a_difference():
     rng = np.random.default_rng(0)
-    learner, reference = (random_embeddings(rng, 1100, 16, scale=20.0) for _ in range(2))
+    learner, reference = (
+        random_embeddings(rng, 1100, 16, scale=20.0) for _ in range(2)
+    )
     tiles = SigmoidScores([model_of(learner), model_of(reference, -1.0)])
     costs = sigmoid_costs(learner), sigmoid_costs(reference)
     dense = DenseScores(costs[0] - costs[1])

@@ -57,7 +57,9 @@ def test_score_given_nothing_is_the_self_term():
 
     joint = SoftmaxScores([model_of(embeddings)])
 
-    sides = (unit(side.astype(float)) for side in (embeddings.queries, embeddings.targets))
+    sides = (
+        unit(side.astype(float)) for side in (embeddings.queries, embeddings.targets)
+    )
     own = np.multiply(*sides).sum(axis=1)
     np.testing.assert_allclose(joint.scores(), -20 * own, rtol=1e-5)
 

@@ -21,14 +21,18 @@ def rows(num_rows, width=16):
 
 
 def transfer(batch):
-    parts = wire.rows_to_parts(batch)
-    collected = wire.Reassembly(sum(len(part) for part in parts))
-    sizes = []
-    for chunk in wire.chunks_of(parts):
-        received = wire.deserialize_response(wire.encode_chunk(chunk))
-        assert isinstance(received, memoryview)
-        sizes.append(len(received))
-        collected.add(received)
+    """Sends a batch as messages; returns what arrives, and the sizes of the chunks."""
+    sent = pb.BatchHeader(step=3)
+    header, sizes, collected = None, [], None
+    for message in wire.batch_messages(sent, wire.rows_to_parts(batch)):
+        response = wire.deserialize_response(message)
+        assert (response.header is None) == (header is not None)  # only the first
+        header = header or response.header
+        collected = collected or wire.Reassembly(header.payload_bytes)
+        assert response.chunk is not None
+        sizes.append(len(response.chunk))
+        collected.add(response.chunk)
+    assert header.step == 3
     assert collected.is_complete
     return collected.rows(), sizes
 
@@ -65,22 +69,43 @@ def test_large_buffers_are_not_copied_when_cut():
 
 @hypothesis.given(st.lists(st.binary(max_size=300), max_size=5))
 @hypothesis.settings(max_examples=100, deadline=None)
-def test_a_chunk_is_encoded_as_protobuf_has_it(pieces):
-    encoded = wire.encode_chunk([memoryview(piece) for piece in pieces])
+def test_messages_are_encoded_as_protobuf_has_them(pieces):
+    header = pb.BatchHeader(step=7, late=True)
+    parts = [memoryview(piece) for piece in pieces]
+    body = b"".join(pieces)
 
-    assert pb.StreamBatchesResponse.FromString(encoded).chunk == b"".join(pieces)
-    expected = pb.StreamBatchesResponse(chunk=b"".join(pieces)).SerializeToString()
-    assert encoded == expected
-    received = wire.deserialize_response(encoded)
-    assert isinstance(received, memoryview)
-    assert bytes(received) == b"".join(pieces)
+    messages = list(wire.batch_messages(header, parts))
+
+    expected = pb.StreamBatchesResponse(header=header)
+    if body:
+        expected.chunk = body
+    assert messages == [expected.SerializeToString()]
+    assert header.payload_bytes == len(body)
+    received = wire.deserialize_response(messages[0])
+    assert received.header == header
+    assert bytes(received.chunk or b"") == body
 
 
-def test_other_responses_are_decoded_as_messages():
-    header = pb.StreamBatchesResponse(header=pb.BatchHeader(step=3))
-    encoded = wire.serialize_response(header)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x12\x01a\x0a\x02\x08\x05",  # the chunk before the header
+        b"\x0a\x02\x08\x05\x12\x01a\x22\x00",  # and a field of a newer protocol
+    ],
+)
+def test_messages_of_other_writers_are_understood(data):
+    received = wire.deserialize_response(data)
 
-    assert wire.deserialize_response(encoded) == header
+    assert received.header == pb.BatchHeader(step=5)
+    assert bytes(received.chunk or b"") == b"a"
+
+
+def test_the_end_is_understood():
+    end = pb.StreamBatchesResponse(end=pb.StreamEnd(num_steps=3))
+
+    received = wire.deserialize_response(wire.serialize_response(end))
+
+    assert received == (None, None, True)
 
 
 def test_more_bytes_than_announced_are_refused():

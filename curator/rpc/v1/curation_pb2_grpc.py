@@ -94,8 +94,10 @@ class CurationServiceServicer(object):
 
         The client's first message is `start`; every later one adds credits. The server
         sends one batch per credit and then waits, so a client is never sent more batches
-        than it asked for. A batch is one `header`, followed by `chunk`s whose sizes add up
-        to `header.payload_bytes`. After the last step comes `end`, and the server closes.
+        than it asked for. A batch is one `header`, in a message with the first `chunk` of
+        its payload if it has one, followed by messages with the other chunks; their sizes
+        add up to `header.payload_bytes`. After the last step comes `end`, and the server
+        closes.
 
         Receiving a batch commits nothing: ReportStep does. A stream that breaks is opened
         again from the first step that was not received whole.
