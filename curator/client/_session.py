@@ -16,6 +16,7 @@ from curator.client._transport import Delivery, StreamRequest, Transport
 from curator.errors import (
     FeatureError,
     FeedbackError,
+    SessionError,
     SessionMismatchError,
     StepNotReportedError,
 )
@@ -99,10 +100,17 @@ class Session:
             prefetch: How many batches are received ahead.
 
         Raises:
+            SessionError: The session's features come from the trainer.
             StepNotReportedError: The next step depends on a report, or a snapshot,
                 that this trainer has not sent.
             CuratorError: Whatever kept the step from being defined.
         """
+        if self.info.spec.features == "trainer":
+            msg = (
+                f"session {self.name!r} waits for features from the trainer: iterate "
+                "session.super_batches() and call session.select() on each"
+            )
+            raise SessionError(msg)
         yield from self._iterate(columns, format, device, prefetch, False)
 
     def super_batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -32,6 +33,8 @@ from curator.sessions import SessionInfo, rank_slice
 from curator.types import Features, Selection, SuperBatch
 
 __all__ = ["SessionEngine"]
+
+_log = logging.getLogger(__name__)
 
 # Steps that do not depend on the trainer are defined this far beyond what was asked
 # for: enough that delivery never waits for a policy, little to hold in memory.
@@ -165,6 +168,7 @@ class SessionEngine:
             try:
                 self._define(step)
             except Exception as error:
+                _log.warning("session %r: step %d failed: %s", self.name, step, error)
                 with self._condition:
                     waiting = self._waiting.fail()
                 for future in waiting:

@@ -443,6 +443,8 @@ def test_features_that_do_not_fit_are_refused(tmp_path, kind):
             session._transport.select("s", 3, candidates.ids, {})
         with pytest.raises(FeatureError, match=r"features = 'trainer'"):
             next(service.open("scored").super_batches())
+        with pytest.raises(SessionError, match=r"iterate session.super_batches\(\)"):
+            next(session.batches())
         session.select(candidates, learner=good, reference=good)  # nothing is lost
 
 
