@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests run on the built wheel, in an environment that has it in place of the sources.
 WHEEL_VENV := build/venv
+SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PYTEST := -m pytest -n auto --maxprocesses=4
 
 # Pyright comes with its own program and Node.js: nothing to look up or to download.
@@ -66,13 +67,14 @@ check-wheel: $(VENV)/.installed
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/python -m venv --without-pip $(WHEEL_VENV)
-	@$(BIN)/python -c 'import sysconfig as s; print(s.get_path("purelib"))' \
-		> "$$($(WHEEL_VENV)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/dependencies.pth"
+	@$(BIN)/python $(SITE) > "$$($(WHEEL_VENV)/bin/python $(SITE))/dependencies.pth"
 	$(BIN)/python -m pip --python $(WHEEL_VENV)/bin/python install --quiet \
 		--no-deps --ignore-installed dist/*.whl
 	@mkdir -p build/elsewhere
-	cd build/elsewhere && ../venv/bin/python -P -c 'import curator; print("testing", curator.__path__[0])'
-	cd build/elsewhere && ../venv/bin/python -P $(PYTEST) -c ../../pyproject.toml --rootdir ../.. ../../tests
+	@cd build/elsewhere && ../venv/bin/python -P -c \
+		'import curator; print("testing", curator.__path__[0])'
+	cd build/elsewhere && ../venv/bin/python -P $(PYTEST) \
+		-c ../../pyproject.toml --rootdir ../.. ../../tests
 
 .PHONY: protos
 protos: $(VENV)/.installed ## Write curator/rpc/ from protos/

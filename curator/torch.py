@@ -73,7 +73,7 @@ class Loader(_Stateful):
         *,
         columns: Sequence[str] | None = None,
         device: str | None = None,
-        prefetch: int = 4,
+        prefetch: int | None = None,
     ) -> None:
         super().__init__(session)
         self._arguments = {

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from curator.types import Feature, Features, PairEmbeddings
+from curator.types import Feature, Features, PairEmbeddings, Selection
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -42,6 +42,11 @@ def random_features(needs: Collection[str], num: int, seed: int = 0) -> Features
         else:
             features[name] = rng.gamma(2.0, size=num).astype(np.float32)
     return features
+
+
+def scores_of(selection: Selection) -> np.ndarray:
+    assert selection.scores is not None
+    return selection.scores
 
 
 def noisy_world(

@@ -1,7 +1,8 @@
 """Tables, files and pools of every kind, for the tests of pools."""
 
-import datetime
+import datetime as dt
 import decimal
+import itertools
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ def every_type(num_rows=NUM_ROWS):
             "float16": pa.array(np.arange(num_rows, dtype=np.float16)),
             "float32": pa.array(np.arange(num_rows, dtype=np.float32)),
             "bool": [i % 3 == 0 for i in rows],
-            "date": [datetime.date(2000, 1, 1) + datetime.timedelta(i) for i in rows],
+            "date": [dt.date(2000, 1, 1) + dt.timedelta(i) for i in rows],
             "decimal": [decimal.Decimal(i) / 4 for i in rows],
             "bytes4": pa.array([b"%04d" % i for i in rows], pa.binary(4)),
             "vector": pa.FixedSizeListArray.from_arrays(flat, 6),
@@ -86,7 +87,7 @@ def write_parquet(path, table, rows_per_group=7):
 def parts(table, num_parts=3):
     """Returns a table cut into parts of different lengths, one of them empty."""
     bounds = [0, 0, table.num_rows // 5, table.num_rows * 3 // 5, table.num_rows]
-    cuts = [table.slice(a, b - a) for a, b in zip(bounds, bounds[1:], strict=False)]
+    cuts = [table.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
     assert len(cuts) == num_parts + 1
     return cuts
 
@@ -111,7 +112,9 @@ KINDS = {
     "memory-chunks": lambda folder, table: MemoryPool(
         pa.concat_tables(parts(pa.concat_tables(parts(table))))
     ),
-    "arrow-file": lambda folder, table: ArrowPool(write_arrow(folder / "a.arrow", table)),
+    "arrow-file": lambda folder, table: ArrowPool(
+        write_arrow(folder / "a.arrow", table)
+    ),
     "arrow-stream": lambda folder, table: ArrowPool(
         write_stream(folder / "a.arrow", table)
     ),

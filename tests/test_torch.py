@@ -10,23 +10,14 @@ import pytest
 import torch
 import towers
 import worlds
-from torch.utils.data import DataLoader, Dataset
+from squares import Squares
+from torch.utils.data import DataLoader
 from worlds import IDS_ONLY, JOINT, UNIFORM, served
 
 from curator.errors import SessionError, StepNotReportedError
 from curator.torch import BatchSampler, IterableDataset, Loader
 
 STEPS = dataclasses.replace(UNIFORM, num_steps=6)
-
-
-class Squares(Dataset[tuple[int, int]]):
-    """A map-style dataset of one's own: ids and their squares."""
-
-    def __len__(self):
-        return 1000
-
-    def __getitem__(self, index):
-        return index, index**2
 
 
 def looking_ahead(loader):

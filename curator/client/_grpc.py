@@ -285,16 +285,18 @@ class _GrpcStream:
                 return _delivery(header, payload)
             response = cast("wire.Response | None", next(call, None))
 
-    def add_credit(self) -> None:
-        """Lets one more batch be sent."""
+    def add_credits(self, num_batches: int, *, widen: bool = False) -> None:
+        """Lets more batches be sent."""
         with self._lock:
-            self._credits += 1
-            self._unsent_credits += 1
+            self._credits += num_batches
+            self._unsent_credits += num_batches
             # Half a window at a time: a message for each would cost as much as a batch.
             if self._call is not None and 2 * self._unsent_credits >= self._window:
                 credits_ = pb.StreamBatchesRequest(credits=self._unsent_credits)
                 self._outgoing.put(credits_)
                 self._unsent_credits = 0
+            if widen:
+                self._window += num_batches
 
     def close(self) -> None:
         """Ends the stream, also from another thread while it waits."""

@@ -130,9 +130,9 @@ class _LocalStream:
             return delivery
         return delivery.with_rows(self._engine.pool.take(delivery.ids, self._columns))
 
-    def add_credit(self) -> None:
-        """Lets one more batch be sent."""
-        self._credits.release()
+    def add_credits(self, num_batches: int, *, widen: bool = False) -> None:
+        """Lets more batches be sent."""
+        self._credits.release(num_batches)
 
     def close(self) -> None:
         """Ends the stream, also while it waits."""

@@ -12,6 +12,12 @@ from curator.client._transport import BatchStream, Delivery
 __all__ = ["Prefetcher"]
 
 
+# What is received ahead by default: some milliseconds of a fast network, and a small
+# part of a trainer's memory.
+AHEAD_BYTES = 32 << 20
+FEWEST_AHEAD, MOST_AHEAD = 2, 32
+
+
 class Prefetcher:
     """Iterates a stream in a thread, so that receiving overlaps training.
 
@@ -19,8 +25,16 @@ class Prefetcher:
         stall_seconds: How long the trainer has waited for batches.
     """
 
-    def __init__(self, stream: BatchStream) -> None:
+    def __init__(self, stream: BatchStream, *, widen: bool) -> None:
+        """Starts to receive.
+
+        Args:
+            stream: What to receive, with ``FEWEST_AHEAD`` credits or more.
+            widen: Whether to receive as many batches ahead as ``AHEAD_BYTES`` holds,
+                once the first one has shown how large they are.
+        """
         self._stream = stream
+        self._widen = widen
         self.stall_seconds = 0.0
         self._ready: queue.SimpleQueue[Delivery | Exception | None] = (
             queue.SimpleQueue()
@@ -34,6 +48,12 @@ class Prefetcher:
         try:
             for delivery in self._stream:
                 self._ready.put(delivery)
+                if self._widen:
+                    self._widen = False
+                    size = 1 if delivery.rows is None else delivery.rows.nbytes
+                    ahead = min(AHEAD_BYTES // max(1, size), MOST_AHEAD)
+                    if ahead > FEWEST_AHEAD:
+                        self._stream.add_credits(ahead - FEWEST_AHEAD, widen=True)
             self._ready.put(None)
         except Exception as error:
             self._ready.put(error)
@@ -50,7 +70,7 @@ class Prefetcher:
             raise StopIteration
         if isinstance(item, Exception):
             raise item
-        self._stream.add_credit()
+        self._stream.add_credits(1)
         return item
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from curator.client._arrays import to_ids, to_losses
 from curator.client._batch import Batch, Format, check_format
-from curator.client._prefetch import Prefetcher
+from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
 from curator.client._transport import Delivery, StreamRequest, Transport
 from curator.errors import (
     FeatureError,
@@ -86,7 +86,7 @@ class Session:
         columns: Sequence[str] | None = None,
         format: Format = "numpy",
         device: str | None = None,
-        prefetch: int = 4,
+        prefetch: int | None = None,
     ) -> Iterator[Batch]:
         """Yields this rank's batches in step order, from where the session is.
 
@@ -97,7 +97,8 @@ class Session:
                 and weights only.
             format: What arrays are: ``numpy`` or ``torch``.
             device: Where torch tensors go.
-            prefetch: How many batches are received ahead.
+            prefetch: How many batches are received ahead; by default as many as 32 MiB
+                hold, from 2 to 32.
 
         Raises:
             SessionError: The session's features come from the trainer.
@@ -119,7 +120,7 @@ class Session:
         columns: Sequence[str] | None = None,
         format: Format = "numpy",
         device: str | None = None,
-        prefetch: int = 4,
+        prefetch: int | None = None,
     ) -> Iterator[Batch]:
         """Yields the candidates of each step, for :meth:`select`.
 
@@ -139,11 +140,11 @@ class Session:
         columns: Sequence[str] | None,
         format_: Format,
         device: str | None,
-        prefetch: int,
+        prefetch: int | None,
         super_batches: bool,
     ) -> Iterator[Batch]:
         check_format(format_)
-        if prefetch < 1:
+        if prefetch is not None and prefetch < 1:
             msg = f"prefetch: at least 1; got {prefetch}"
             raise ValueError(msg)
         self.close()
@@ -160,9 +161,11 @@ class Session:
                         from_step=self._next,
                         columns=columns,
                         super_batches=super_batches,
-                        credits=prefetch,
+                        credits=prefetch or FEWEST_AHEAD,
                     )
-                    self._prefetcher = Prefetcher(self._transport.stream(request))
+                    self._prefetcher = Prefetcher(
+                        self._transport.stream(request), widen=prefetch is None
+                    )
                 delivery = next(self._prefetcher, None)
                 if delivery is None:
                     return

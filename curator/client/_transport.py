@@ -79,8 +79,14 @@ class BatchStream(Protocol):
         """Yields the batches."""
         ...
 
-    def add_credit(self) -> None:
-        """Lets one more batch be sent."""
+    def add_credits(self, num_batches: int, *, widen: bool = False) -> None:
+        """Lets more batches be sent.
+
+        Args:
+            num_batches: How many.
+            widen: Whether they are on top of those that have arrived, so that more
+                may be under way at once from now on.
+        """
         ...
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from curator.errors import FeatureError
-from curator.scores import SCORES, PairModel, usable_rows
+from curator.scores import SCORES, PairLoss, PairModel, ScoreName, usable_rows
 from curator.types import Feature, Features, PairEmbeddings
 
 __all__ = ["check_num_selected", "read_pairs", "read_scores"]
@@ -28,7 +28,7 @@ def check_num_selected(ids: Int64[np.ndarray, " B"], num_selected: int) -> None:
 
 
 def read_scores(
-    features: Features, score: str, ids: Int64[np.ndarray, " B"]
+    features: Features, score: ScoreName, ids: Int64[np.ndarray, " B"]
 ) -> Float64[np.ndarray, " B"]:
     """Returns the score of each candidate's losses; not finite where they are not.
 
@@ -49,7 +49,7 @@ def read_scores(
 
 
 def read_pairs(
-    features: Features, score: str, loss: str, ids: Int64[np.ndarray, " B"]
+    features: Features, score: ScoreName, loss: PairLoss, ids: Int64[np.ndarray, " B"]
 ) -> tuple[Int64[np.ndarray, " n"], list[PairModel]]:
     """Returns the usable candidates in order of id, and each model's part of a score.
 
@@ -72,7 +72,7 @@ def read_pairs(
 
 
 def _read_embeddings(
-    features: Features, name: str, loss: str, num_candidates: int
+    features: Features, name: str, loss: PairLoss, num_candidates: int
 ) -> PairEmbeddings:
     embeddings = _read(features, name)
     if not isinstance(embeddings, PairEmbeddings):

@@ -9,7 +9,7 @@ copies the pool (and overflows 32-bit offsets at 2 GiB). Three ways instead:
   touched, then one reordering;
 * everything else (large rows, lists, structs): slices joined by ``concat_arrays``.
 
-Shapes: ``n`` is the number of rows asked for, ``C`` the number of chunks, ``S`` one more.
+Shapes: ``n`` rows are asked for, of ``C`` chunks; ``S`` is ``C + 1``.
 """
 
 from __future__ import annotations

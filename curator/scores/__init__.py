@@ -29,7 +29,7 @@ __all__ = [
 PairLoss: TypeAlias = Literal["sigmoid", "softmax"]
 """A contrastive loss over the pairs of a batch."""
 
-PAIR_SCORES: dict[str, Callable[[Sequence[PairModel]], JointScores]] = {
+PAIR_SCORES: dict[PairLoss, Callable[[Sequence[PairModel]], JointScores]] = {
     "sigmoid": SigmoidScores,
     "softmax": SoftmaxScores,
 }

@@ -29,7 +29,7 @@ class Score:
         return tuple((model, value) for model, value in pairs if value != 0)
 
 
-SCORES: dict[str, Score] = {
+SCORES: dict[ScoreName, Score] = {
     "easy_reference": Score(learner=0.0, reference=-1.0),
     "hard_learner": Score(learner=1.0, reference=0.0),
     "learnability": Score(learner=1.0, reference=-1.0),

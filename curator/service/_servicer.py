@@ -108,7 +108,7 @@ class Servicer:
             if len(payload) > limit:
                 msg = f"features of more than {limit} bytes: raise max_message_bytes"
                 raise LimitError(msg)
-        rows = wire.rows_from_bytes(bytes(payload))
+        rows = wire.rows_from_bytes(bytes(payload), trusted=False)
         features = wire.features_from_wire(rows, start)
         ids = wire.ids_from_proto(start.example_ids)
         record = engine.select(start.step, ids, features)

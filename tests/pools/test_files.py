@@ -1,0 +1,131 @@
+import pyarrow as pa
+import pytest
+
+from curator.errors import PoolError
+from curator.pools._files import common_schema, find_files, unreadable
+
+SUFFIXES = (".arrow", ".ipc")
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"data")
+
+
+def found(path):
+    return [file.name for file in find_files(path, SUFFIXES)]
+
+
+def test_folder_gives_its_files_sorted_by_name(tmp_path):
+    touch(tmp_path, "b.arrow", "a.ipc", "a.arrow", "a-10.arrow", "a-9.arrow")
+
+    assert found(tmp_path) == ["a-10.arrow", "a-9.arrow", "a.arrow", "a.ipc", "b.arrow"]
+    assert all(file.is_absolute() for file in find_files(tmp_path, SUFFIXES))
+
+
+def test_what_tools_leave_beside_the_data_is_ignored(tmp_path):
+    touch(
+        tmp_path,
+        "a.arrow",
+        ".a.arrow",
+        "_b.arrow",
+        "_SUCCESS",
+        "README.md",
+        "d/c.arrow",
+    )
+    (tmp_path / "folder.arrow").mkdir()
+
+    assert found(tmp_path) == ["a.arrow"]
+    assert found(str(tmp_path / "*.arrow")) == ["a.arrow"]
+
+
+def test_one_file_is_taken_whatever_its_name(tmp_path):
+    touch(tmp_path, "_[data]*")
+
+    assert found(tmp_path / "_[data]*") == ["_[data]*"]
+
+
+def test_glob_gives_any_names_and_any_depth(tmp_path):
+    touch(tmp_path, "part-1", "part-0", "x/b.arrow", "a.arrow")
+
+    assert found(tmp_path / "part-*") == ["part-0", "part-1"]
+    assert found(tmp_path / "**" / "*.arrow") == ["a.arrow", "b.arrow"]
+
+
+def test_relative_paths_are_those_of_the_current_folder(tmp_path, monkeypatch):
+    touch(tmp_path, "data/a.arrow")
+    monkeypatch.chdir(tmp_path)
+
+    assert find_files("data", SUFFIXES) == [tmp_path / "data" / "a.arrow"]
+
+
+def test_nothing_there_is_said(tmp_path):
+    with pytest.raises(PoolError, match=r"absent: no such file or folder, and no file"):
+        find_files(tmp_path / "absent", SUFFIXES)
+    with pytest.raises(PoolError, match=r"\*\.arrow: no such file or folder"):
+        find_files(tmp_path / "*.arrow", SUFFIXES)
+
+
+def test_folder_without_such_files_says_what_it_has(tmp_path):
+    with pytest.raises(PoolError, match=r"no files that end in \.arrow, \.ipc in this"):
+        find_files(tmp_path, SUFFIXES)
+    touch(tmp_path, "a.csv", "b.csv")
+    with pytest.raises(
+        PoolError, match=r"folder; it has a\.csv, b\.csv\. A glob takes"
+    ):
+        find_files(tmp_path, SUFFIXES)
+
+
+def test_unreadable_file_is_described(tmp_path):
+    touch(tmp_path, "a.arrow")
+
+    error = unreadable(tmp_path / "a.arrow", "an Arrow file", ValueError("no magic"))
+    missing = unreadable(tmp_path / "b.arrow", "an Arrow file", OSError("gone"))
+
+    assert str(error).endswith(
+        "a.arrow: not an Arrow file, or damaged: no magic. It starts with b'data'"
+    )
+    assert str(missing).endswith("gone. It cannot be opened")
+
+
+def schemas_message(tmp_path, *schemas):
+    files = [tmp_path / f"{i}.arrow" for i in range(len(schemas))]
+    with pytest.raises(PoolError) as caught:
+        common_schema(files, [pa.schema(schema) for schema in schemas])
+    return str(caught.value).replace(f"{tmp_path}/", "")
+
+
+def test_schemas_that_differ_are_described(tmp_path):
+    a, b = ("a", pa.int64()), ("b", pa.string())
+    required = pa.field("b", pa.string(), nullable=False)
+
+    prefix = "the files of a pool need the same columns: "
+    for schemas, message in (
+        (([a, b], [a, b], [a]), "0.arrow has 'b', 2.arrow has not"),
+        (([a], [a, b]), "1.arrow has 'b', 0.arrow has not"),
+        (([a], [("a", pa.int8())]), "'a' is int64 in 0.arrow and int8 in 1.arrow"),
+        (([b], [required]), "'b' is string in 0.arrow and string not null in 1.arrow"),
+        (
+            ([a, b], [b, a]),
+            "0.arrow has them in the order a, b, 1.arrow in the order b, a",
+        ),
+    ):
+        assert schemas_message(tmp_path, *schemas) == prefix + message
+
+
+def test_two_columns_of_one_name_are_refused_with_the_file(tmp_path):
+    a = ("a", pa.int64())
+
+    message = schemas_message(tmp_path, [a], [a, a])
+
+    assert message == "1.arrow: two columns of one name: a; rename one"
+
+
+def test_metadata_and_dictionaries_may_differ(tmp_path):
+    plain = pa.schema([("a", pa.string())], metadata={"pandas": "1"})
+    encoded = pa.schema([("a", pa.dictionary(pa.int8(), pa.string()))])
+
+    schema = common_schema([tmp_path / "0", tmp_path / "1"], [plain, encoded])
+
+    assert schema.equals(pa.schema([("a", pa.string())]), check_metadata=True)

@@ -1,0 +1,130 @@
+import threading
+
+import numpy as np
+import pool_tables
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from curator.errors import PoolError
+from curator.pools import ParquetPool
+
+TABLE = pa.table({"a": list(range(20)), "b": [str(i) for i in range(20)]})
+
+
+@pytest.fixture
+def read_groups(monkeypatch):
+    """What is read from files by the real reader: (row group, columns)."""
+    read = []
+    read_row_group = pq.ParquetFile.read_row_group
+
+    def recording(self, i, columns):
+        read.append((i, *columns))
+        return read_row_group(self, i, columns=columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", recording)
+    return read
+
+
+def test_files_follow_each_other_by_name(tmp_path):
+    pool_tables.write_parquet(tmp_path / "b.pq", TABLE.slice(12))
+    pool_tables.write_parquet(tmp_path / "a.parquet", TABLE.slice(0, 12))
+
+    assert ParquetPool(tmp_path).take(np.arange(20)).to_pylist() == TABLE.to_pylist()
+
+
+def test_only_what_is_asked_for_is_decoded_and_once(tmp_path, read_groups):
+    pool = ParquetPool(pool_tables.write_parquet(tmp_path / "a.parquet", TABLE))
+
+    pool.take(np.array([15, 0, 1]), ["b"])
+    assert read_groups == [(0, "b"), (2, "b")]
+    pool.take(np.array([2]), ["a", "b"])
+    assert read_groups[2:] == [(0, "a")]
+    pool.take(np.array([16, 3]), ["b"])
+    assert len(read_groups) == 3
+
+
+def test_without_a_cache_each_take_decodes(tmp_path, read_groups):
+    file = pool_tables.write_parquet(tmp_path / "a.parquet", TABLE)
+    pool = ParquetPool(file, cache_bytes=0)
+
+    pool.take(np.array([0]))
+    pool.take(np.array([0]))
+
+    assert read_groups == [(0, "a", "b")] * 2
+
+
+def test_threads_that_want_one_row_group_decode_it_once(tmp_path, read_groups):
+    pool = ParquetPool(pool_tables.write_parquet(tmp_path / "a.parquet", TABLE))
+    start = threading.Barrier(8)
+
+    def take():
+        start.wait()
+        pool.take(np.arange(20))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    # One thread may decode a column's row group while another decodes the next one.
+    decoded = [(group, name) for group, *names in read_groups for name in names]
+    assert sorted(decoded) == [(g, name) for g in range(3) for name in "ab"]
+
+
+def test_nested_column_is_read_by_its_name(tmp_path):
+    table = pa.table({"a": [{"b": 1}, {"b": 2}], "a.b": [3, 4]})
+    pool = ParquetPool(pool_tables.write_parquet(tmp_path / "a.parquet", table))
+
+    assert pool.take(np.array([1]), ["a"]).to_pylist() == [{"a": {"b": 2}}]
+    assert pool.take(np.array([1])).to_pylist() == [{"a": {"b": 2}, "a.b": 4}]
+
+
+def test_pandas_metadata_does_not_matter(tmp_path):
+    for i, name in enumerate(["a", "b"]):
+        table = TABLE.replace_schema_metadata({"pandas": f'{{"index": {i}}}'})
+        pool_tables.write_parquet(tmp_path / f"{name}.parquet", table)
+
+    assert ParquetPool(tmp_path).num_examples == 40
+
+
+@pytest.mark.parametrize("content", [b"ARROW1 and so on", b""], ids=["arrow", "empty"])
+def test_file_that_is_not_parquet_is_named(tmp_path, content):
+    (tmp_path / "b.parquet").write_bytes(content)
+
+    with pytest.raises(PoolError, match=r"b\.parquet: not a Parquet file, or damaged"):
+        ParquetPool(tmp_path)
+
+
+def test_file_that_is_damaged_or_gone_later_is_named(tmp_path):
+    file = pool_tables.write_parquet(tmp_path / "a.parquet", TABLE)
+    pool = ParquetPool(file)
+    content = file.read_bytes()
+
+    file.write_bytes(content[:4] + bytes(len(content) - 4))
+    with pytest.raises(PoolError, match=r"a\.parquet: not the Parquet file it was"):
+        pool.take(np.array([0]))
+    file.unlink()
+    with pytest.raises(PoolError, match=r"a\.parquet: not the .* It cannot be opened"):
+        pool.take(np.array([0]))
+    file.write_bytes(content)
+    assert pool.take(np.array([0])).to_pylist() == [{"a": 0, "b": "0"}]
+
+
+def test_schemas_that_differ_name_both_files(tmp_path):
+    pool_tables.write_parquet(tmp_path / "a.parquet", TABLE)
+    other = TABLE.set_column(0, "a", TABLE["a"].cast(pa.int8()))
+    pool_tables.write_parquet(tmp_path / "b.parquet", other)
+
+    with pytest.raises(
+        PoolError, match=r"'a' is int64 in .*a\.par.* and int8 in .*b\.pa"
+    ):
+        ParquetPool(tmp_path)
+
+
+def test_files_without_rows_are_refused(tmp_path):
+    pool_tables.write_parquet(tmp_path / "a.parquet", TABLE.slice(0, 0))
+
+    with pytest.raises(PoolError, match="the files have no rows"):
+        ParquetPool(tmp_path)
