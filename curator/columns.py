@@ -40,7 +40,7 @@ def column_to_torch(column: pa.Array, device: str | None) -> torch.Tensor | list
         return column.to_pylist()
     values, shape = fixed
     if len(values) == 0 or pa.types.is_boolean(values.type):
-        tensor = torch.from_numpy(values.to_numpy(zero_copy_only=False).copy())
+        tensor = torch.tensor(values.to_numpy(zero_copy_only=False))
     else:
         # Through DLPack, because torch warns of memory that NumPy marks read-only.
         tensor = torch.from_dlpack(values)

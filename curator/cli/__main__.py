@@ -30,6 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _serve(parsed: argparse.Namespace) -> int:
+    return serve(parsed.config, parsed.listen)
+
+
+def _sessions(parsed: argparse.Namespace) -> int:
+    return sessions(parsed.target)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="curator",
@@ -50,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="instead of server.listen; port 0 picks a free one",
     )
-    command.set_defaults(run=lambda parsed: serve(parsed.config, parsed.listen))
+    command.set_defaults(run=_serve)
 
     command = commands.add_parser(
         "sessions",
@@ -59,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: curator sessions 127.0.0.1:50051",
     )
     command.add_argument("target", metavar="HOST:PORT", help="as serve prints it")
-    command.set_defaults(run=lambda parsed: sessions(parsed.target))
+    command.set_defaults(run=_sessions)
     return parser
 
 

@@ -117,4 +117,4 @@ class Batch:
             return values
         import torch
 
-        return torch.from_numpy(values).to(self.device or "cpu")
+        return torch.as_tensor(values, device=self.device or "cpu")

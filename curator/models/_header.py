@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from safetensors import SafetensorError, safe_open
 
@@ -63,7 +63,8 @@ def check_fit(path: Path, expected: Mapping[str, TensorHeader], model: str) -> N
 def _read(path: Path) -> dict[str, TensorHeader]:
     found: dict[str, TensorHeader] = {}
     try:
-        with safe_open(path, framework="numpy") as file:
+        # safetensors has no types.
+        with cast("Any", safe_open(path, framework="numpy")) as file:
             for name in cast("Iterable[str]", file.keys()):
                 plain = plain_name(name)
                 if plain in found:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import TypeGuard, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -111,6 +111,9 @@ def _scalar(value: object, name: str, factory: str) -> float:
 def _normalised(embeddings: Tensor) -> Tensor:
     """Returns rows of length one in float32, NaN where there is no such row."""
     embeddings = embeddings.float()
-    norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
+    # torch does not type its linear algebra.
+    norms: Tensor = cast("Any", torch.linalg).vector_norm(
+        embeddings, dim=1, keepdim=True
+    )
     usable = torch.isfinite(norms) & (norms > 0)
     return torch.where(usable, embeddings / norms, math.nan)

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import pyarrow as pa
 import torch
@@ -174,7 +174,7 @@ class TwoTowerScorer:
         # All that can fail (disk, memory, cast) comes first, on the CPU. What is left
         # is to copy between tensors of equal shape and dtype.
         staged: dict[str, Tensor] = {}
-        with safe_open(weights, framework="pt") as file:
+        with cast("Any", safe_open(weights, framework="pt")) as file:
             for name in file.keys():  # noqa: SIM118 (it is no mapping)
                 plain = plain_name(name)
                 tensor = cast("Tensor", file.get_tensor(name))
@@ -302,7 +302,8 @@ class TwoTowerScorer:
 def _build(factory: str, args: Mapping[str, object]) -> nn.Module:
     """Returns the factory's module, leaving torch's global generators as they were."""
     has_cuda = torch.cuda.is_initialized()
-    with torch.random.fork_rng(range(torch.cuda.device_count()) if has_cuda else []):
+    devices: Sequence[int] = range(torch.cuda.device_count()) if has_cuda else []
+    with cast("Any", torch.random).fork_rng(devices):
         # A restart must give the same initial weights, also where the factory does not
         # seed. The default generator is the CPU's; a factory that draws elsewhere
         # seeds itself.

@@ -36,6 +36,13 @@ def test_empty_chunks_are_skipped():
     assert pool.take(np.array([2, 0, 1])).column(0).to_pylist() == [3, 1, 2]
 
 
+def test_next_row_of_another_chunk_does_not_prolong_a_run():
+    column = pa.chunked_array([["a", "b", "c"], ["d", "e", "f"]])
+    pool = MemoryPool(pa.table({"a": column}))
+
+    assert pool.take(np.array([1, 5])).column(0).to_pylist() == ["b", "f"]
+
+
 def test_chunk_without_nulls_beside_one_with_nulls():
     column = pa.chunked_array([[1, 2], [3, None]])
     pool = MemoryPool(pa.table({"a": column}))
