@@ -123,6 +123,9 @@ KINDS = {
         write_parquet(folder / "a.parquet", table)
     ),
     "parquet-folder": lambda folder, table: ParquetPool(_parquet_folder(folder, table)),
+    "parquet-small-cache": lambda folder, table: ParquetPool(
+        _parquet_folder(folder, table), cache_bytes=5000
+    ),
     "parquet-no-cache": lambda folder, table: ParquetPool(
         _parquet_folder(folder, table), cache_bytes=0
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import (
     Column,
-    group_rows,
     locate,
     starts_of,
     take_column,
@@ -41,8 +40,8 @@ class ParquetPool:
 
     Args:
         path: A file, a folder (its ``.parquet`` and ``.pq`` files) or a glob.
-        cache_bytes: How much decoded data is kept. Besides it each thread holds the
-            row group that it is reading.
+        cache_bytes: How much decoded data is kept. A thread that reads what does not
+            fit may hold as much again, and at least one row group.
         fingerprint_cache: Where the files' digests are kept, to hash them once only.
 
     Raises:
@@ -64,7 +63,10 @@ class ParquetPool:
         if not self.num_examples:
             msg = f"{path}: a pool has at least one example; the files have no rows"
             raise PoolError(msg)
-        self._cache: ByteCache[tuple[int, str], Column] | None = ByteCache(cache_bytes)
+        self._cache_bytes = cache_bytes
+        self._cache: ByteCache[tuple[int, str], _Decoded] | None = ByteCache(
+            cache_bytes
+        )
         self._fingerprint = Once(lambda: files_fingerprint(files, fingerprint_cache))
 
     @property
@@ -101,36 +103,57 @@ class ParquetPool:
 
     def _gather(
         self,
-        cache: ByteCache[tuple[int, str], Column],
+        cache: ByteCache[tuple[int, str], _Decoded],
         ids: Int64[np.ndarray, " n"],
         names: list[str],
     ) -> list[pa.Array]:
-        """Takes from one row group after the other, so that one is held at a time."""
+        """Returns columns; in one copy where what they come from fits in the cache."""
         types = [self._schema.field(name).type for name in names]
-        if not len(ids):
-            return [pa.nulls(0, dtype) for dtype in types]
         group_of, row_of = locate(self._starts, ids)
-        order, touched, starts = group_rows(group_of)
-        stops = [*starts[1:], len(ids)]
-        parts: list[list[pa.Array]] = [[] for _ in names]
-        for group, start, stop in zip(touched, starts, stops, strict=True):
-            keys = [(group, name) for name in names]
-            decoded = cache.get(keys, self._decode)
-            rows = row_of[order[start:stop]]
-            for name, column, part in zip(names, decoded, parts, strict=True):
-                part.append(take_column(name, column, *column.locate(rows)))
-        if len(touched) == 1:
+        part_of, row_in_part = np.empty_like(ids), np.empty_like(ids)
+        parts = [list[pa.Array]() for _ in names]
+        wanted: list[int] = np.unique(group_of).tolist()
+        for groups, chunks in self._decoded(cache, wanted, names):
+            here = np.flatnonzero((group_of >= groups[0]) & (group_of <= groups[-1]))
+            starts = starts_of([self._groups[group].num_rows for group in groups])
+            rows = starts[np.searchsorted(groups, group_of[here])] + row_of[here]
+            part_of[here] = len(parts[0])
+            row_in_part[here] = np.arange(len(here))
+            for part, name, dtype, column in zip(
+                parts, names, types, chunks, strict=True
+            ):
+                at = locate(starts_of([len(chunk) for chunk in column]), rows)
+                part.append(take_column(name, Column(column, dtype), *at))
+        if not wanted:
+            return [pa.nulls(0, dtype) for dtype in types]
+        if len(parts[0]) == 1:
             return [part[0] for part in parts]
-        num_of = np.subtract(stops, starts)
-        part_of, row_in_part = np.empty_like(order), np.empty_like(order)
-        part_of[order] = np.repeat(np.arange(len(touched)), num_of)
-        row_in_part[order] = np.arange(len(ids)) - np.repeat(starts, num_of)
         return [
             take_column(name, Column(part, dtype), part_of, row_in_part)
             for name, dtype, part in zip(names, types, parts, strict=True)
         ]
 
-    def _decode(self, keys: Sequence[tuple[int, str]]) -> list[tuple[Column, int]]:
+    def _decoded(
+        self,
+        cache: ByteCache[tuple[int, str], _Decoded],
+        wanted: list[int],
+        names: list[str],
+    ) -> Generator[tuple[list[int], list[list[pa.Array]]]]:
+        """Yields row groups and the chunks of their columns, as many as are held."""
+        groups: list[int] = []
+        chunks = [list[pa.Array]() for _ in names]
+        num_bytes = 0
+        for group in wanted:
+            decoded = cache.get([(group, name) for name in names], self._decode)
+            groups.append(group)
+            for column, entry in zip(chunks, decoded, strict=True):
+                column.extend(entry.chunks)
+                num_bytes += entry.num_bytes
+            if num_bytes > self._cache_bytes or group == wanted[-1]:
+                yield groups, chunks
+                groups, chunks, num_bytes = [], [list[pa.Array]() for _ in names], 0
+
+    def _decode(self, keys: Sequence[tuple[int, str]]) -> list[tuple[_Decoded, int]]:
         """Returns columns of one row group, and how many bytes each holds."""
         group = self._groups[keys[0][0]]
         names = [name for _, name in keys]
@@ -141,13 +164,20 @@ class ParquetPool:
                 table = reader.read_row_group(group.index, columns=names)
         except (pa.ArrowException, OSError) as exc:
             raise unreadable(group.file, "the Parquet file it was", exc) from exc
+        columns = [table.column(name) for name in names]
+        sizes = [column.get_total_buffer_size() for column in columns]
         return [
-            (
-                Column(table.column(name).chunks, self._schema.field(name).type),
-                table.column(name).get_total_buffer_size(),
-            )
-            for name in names
+            (_Decoded(column.chunks, size), size)
+            for column, size in zip(columns, sizes, strict=True)
         ]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Decoded:
+    """One column of one row group."""
+
+    chunks: list[pa.Array]
+    num_bytes: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -75,12 +75,6 @@ class Column:
             return self._take_by_chunk(order, touched, starts, row_of)
         return self._take_slices(chunk_of, row_of)
 
-    def locate(
-        self, rows: Int64[np.ndarray, " n"]
-    ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
-        """Returns chunk and row there of rows of the column, as :meth:`take` wants."""
-        return locate(starts_of([len(chunk) for chunk in self._chunks]), rows)
-
     @functools.cached_property
     def _bases(self) -> Int64[np.ndarray, " C"]:
         """Where each chunk's first row lies; -1 where it cannot be gathered by it."""

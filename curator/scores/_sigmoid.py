@@ -62,13 +62,15 @@ def _softplus_sums(
     The sum of logarithms is the logarithm of a product: one logarithm is taken per
     column, not one per pair. Overwrites both arguments.
     """
-    factors = np.abs(logits, out=spare)
-    logits += factors  # exactly twice the positive part
-    positive_part = logits.sum(axis=0) / 2
-    np.negative(factors, out=factors)
-    np.exp(factors, out=factors)
+    positive_part = np.zeros(logits.shape[1], np.float32)
+    if logits.max() > 0:  # rare while the bias outweighs the scale
+        magnitudes = np.abs(logits, out=spare)
+        logits += magnitudes  # exactly twice the positive part
+        positive_part = logits.sum(axis=0) / 2
+        logits, spare = np.negative(magnitudes, out=magnitudes), logits
+    factors = np.exp(logits, out=logits)
     num_groups = -(-len(factors) // _FACTORS_IN_FLOAT32)
-    groups = _multiply(factors, logits, num_groups).astype(np.float64)
+    groups = _multiply(factors, spare, num_groups).astype(np.float64)
     (product,) = _multiply(groups, np.empty_like(groups), 1)
     return positive_part + np.log1p(product)
 
