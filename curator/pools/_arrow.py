@@ -77,7 +77,7 @@ class ArrowPool:
         return still_open(self._rows).take(ids, columns)
 
     def close(self) -> None:
-        """Lets go of the files, once no batch that was taken uses them."""
+        """Lets go of the files; what was taken out of them is a copy."""
         self._rows = None
 
 

@@ -15,7 +15,7 @@ Shapes: ``n`` rows are asked for, of ``C`` chunks; ``S`` is ``C + 1``.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,12 +102,12 @@ class Column:
     ) -> pa.Array:
         rows = row_of[order]
         bounds = zip(touched, starts, [*starts[1:], len(rows)], strict=True)
-        joined = self._join(
-            [self._chunks[c].take(pa.array(rows[a:b])) for c, a, b in bounds]
+        parts = self._decoded(
+            self._chunks[c].take(pa.array(rows[a:b])) for c, a, b in bounds
         )
-        if len(touched) == 1:
-            return joined
-        return joined.take(pa.array(np.argsort(order)))
+        if len(parts) == 1:
+            return parts[0]
+        return pa.concat_arrays(parts).take(pa.array(np.argsort(order)))
 
     def _take_slices(
         self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
@@ -121,12 +121,15 @@ class Column:
             lengths.tolist(),
             strict=True,
         )
-        return self._join([self._chunks[c].slice(row, num) for c, row, num in bounds])
+        # Joined even where it is one slice: that would keep all of its chunk in memory.
+        return pa.concat_arrays(
+            self._decoded(self._chunks[c].slice(row, num) for c, row, num in bounds)
+        )
 
-    def _join(self, parts: list[pa.Array]) -> pa.Array:
+    def _decoded(self, parts: Iterable[pa.Array]) -> list[pa.Array]:
         if self._has_dictionaries:
-            parts = [part.cast(self.type) for part in parts]
-        return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+            return [part.cast(self.type) for part in parts]
+        return list(parts)
 
     @functools.cached_property
     def _has_dictionaries(self) -> bool:

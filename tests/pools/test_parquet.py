@@ -54,6 +54,20 @@ def test_without_a_cache_each_take_decodes(tmp_path, read_groups):
     assert read_groups == [(0, "a", "b")] * 2
 
 
+def test_rows_do_not_keep_their_row_groups_in_memory(tmp_path):
+    rows = [bytes([i]) * (1 << 18) for i in range(60)]
+    table = pa.table({"large": rows, "null": [None, *range(59)]})
+    file = pool_tables.write_parquet(tmp_path / "a.parquet", table, rows_per_group=10)
+    pool = ParquetPool(file, cache_bytes=0)
+    del table
+    before = pa.total_allocated_bytes()
+
+    taken = pool.take(np.arange(0, 60, 10))
+
+    assert taken.column(0).to_pylist() == rows[::10]
+    assert pa.total_allocated_bytes() - before < 2 * len(taken) << 18
+
+
 def test_threads_that_want_one_row_group_decode_it_once(tmp_path, read_groups):
     pool = ParquetPool(pool_tables.write_parquet(tmp_path / "a.parquet", TABLE))
     start = threading.Barrier(8)
