@@ -6,9 +6,9 @@ Each variant runs in a process of its own, on one thread, with the same embeddin
 the same noise; they take turns. The dense form is what one writes first: two float32
 matrices of pair costs by ``np.logaddexp``, their difference, then the rows and columns
 of each drawn chunk, summed once. The last variant is the fastest dense form we know
-how to write in numpy. It takes some minutes and 5 GiB. Linux only. Time is processor time (one
-thread that waits for nothing: wall-clock time on an idle machine), the median of the
-rounds; memory is the peak resident set above that after making the inputs.
+how to write in numpy. It takes some minutes and 5 GiB. Linux only. Time is processor
+time (one thread that waits for nothing: wall-clock time on an idle machine), the median
+of the rounds; memory is the peak resident set above that after making the inputs.
 """
 
 from __future__ import annotations

@@ -54,18 +54,34 @@ def test_without_a_cache_each_take_decodes(tmp_path, read_groups):
     assert read_groups == [(0, "a", "b")] * 2
 
 
-def test_rows_do_not_keep_their_row_groups_in_memory(tmp_path):
-    rows = [bytes([i]) * (1 << 18) for i in range(60)]
-    table = pa.table({"large": rows, "null": [None, *range(59)]})
+def test_one_row_group_is_held_at_a_time_and_none_afterwards(tmp_path, monkeypatch):
+    row_bytes, num_groups = 1 << 18, 6
+    rows = [bytes([i]) * row_bytes for i in range(10 * num_groups)]
+    table = pa.table({"image": rows})
     file = pool_tables.write_parquet(tmp_path / "a.parquet", table, rows_per_group=10)
     pool = ParquetPool(file, cache_bytes=0)
     del table
     before = pa.total_allocated_bytes()
+    held = []
+    read_row_group = pq.ParquetFile.read_row_group
 
-    taken = pool.take(np.arange(0, 60, 10))
+    def recording(self, i, columns):
+        held.append(pa.total_allocated_bytes() - before)
+        # Arrow's threads let go of what they decoded a little after they return it.
+        return read_row_group(self, i, columns=columns, use_threads=False)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", recording)
+
+    taken = pool.take(np.arange(0, len(rows), 10))
+    after = pa.total_allocated_bytes() - before
 
     assert taken.column(0).to_pylist() == rows[::10]
-    assert pa.total_allocated_bytes() - before < 2 * len(taken) << 18
+    assert len(held) == num_groups
+    assert max(held) < 20 * row_bytes
+    assert after < 10 * row_bytes
+    one = pool.take(np.array([3]))
+    assert one.column(0).to_pylist() == rows[3:4]
+    assert pa.total_allocated_bytes() - before - after < 5 * row_bytes
 
 
 def test_threads_that_want_one_row_group_decode_it_once(tmp_path, read_groups):
