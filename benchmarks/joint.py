@@ -122,7 +122,7 @@ def _inputs() -> Inputs:
 def measure(name: str) -> None:
     """Runs one variant in this process and prints what it took, as JSON."""
     inputs = _inputs()
-    # Linux: forget the peak of making the inputs.
+    # Forget the peak of making the inputs: VmHWM starts again from VmRSS.
     Path("/proc/self/clear_refs").write_text("5")
     before = _resident_mib("VmRSS")
     start = time.process_time()
