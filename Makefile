@@ -28,7 +28,7 @@ quickstart: $(VENV)/.installed ## Train with uniform and with curated batches, a
 	$(BIN)/python -m examples.quickstart
 
 .PHONY: test
-test: lint check-wheel ## Everything that CI checks, in its order
+test: lint check-examples check-wheel ## Everything that CI checks, in its order
 
 .PHONY: fast
 fast: $(VENV)/.installed ## The quick tests only, on the sources
@@ -39,23 +39,23 @@ lint: check-protos check-format check-types check-imports ## The checks that run
 
 .PHONY: check-protos
 check-protos: $(VENV)/.installed
-	@echo; echo "== 1/5 generated code is fresh"
+	@echo; echo "== 1/6 generated code is fresh"
 	$(BIN)/python protos/generate.py --check
 
 .PHONY: check-format
 check-format: $(VENV)/.installed
-	@echo; echo "== 2/5 ruff"
+	@echo; echo "== 2/6 ruff"
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 .PHONY: check-types
 check-types: $(VENV)/.installed
-	@echo; echo "== 3/5 pyright, strict"
+	@echo; echo "== 3/6 pyright, strict"
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 .PHONY: check-imports
 check-imports: $(VENV)/.installed
-	@echo; echo "== 4/5 import contracts"
+	@echo; echo "== 4/6 import contracts"
 	$(BIN)/lint-imports
 
 # The .pth line lends this environment the dependencies of $(VENV) but not the editable
@@ -63,7 +63,7 @@ check-imports: $(VENV)/.installed
 # start elsewhere, and with -P, so that no current folder offers the sources either.
 .PHONY: check-wheel
 check-wheel: $(VENV)/.installed
-	@echo; echo "== 5/5 tests on the built wheel"
+	@echo; echo "== 6/6 tests on the built wheel"
 	rm -rf build dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/python -m venv --without-pip $(WHEEL_VENV)
@@ -75,6 +75,11 @@ check-wheel: $(VENV)/.installed
 		'import curator; print("testing", curator.__path__[0])'
 	cd build/elsewhere && ../venv/bin/python -P $(PYTEST) \
 		-c ../../pyproject.toml --rootdir ../.. ../../tests
+
+.PHONY: check-examples
+check-examples: $(VENV)/.installed
+	@echo; echo "== 5/6 the quickstart runs, a few steps of it"
+	$(BIN)/python -m examples.quickstart --smoke
 
 .PHONY: protos
 protos: $(VENV)/.installed ## Write curator/rpc/ from protos/

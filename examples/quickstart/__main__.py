@@ -31,7 +31,7 @@ import curator
 from curator.models import write_weights
 from examples.quickstart import data, model, report, train
 
-OUT = Path("out/quickstart")
+OUT = Path("out")
 ARMS = ("uniform", "joint")
 # The best of 0.0004 to 0.006 for the uniform arm; see the report's notes.
 LEARNING_RATE = {"uniform": 7.5e-4, "joint": 1.5e-3, "reference": 3e-3}
@@ -50,17 +50,18 @@ def main() -> int:
     started = time.perf_counter()
     # One core for the trainer, the other for the server.
     torch.set_num_threads(1)
-    if OUT.exists():
-        shutil.rmtree(OUT)
-    OUT.mkdir(parents=True)
+    folder = OUT / ("quickstart-smoke" if arguments.smoke else "quickstart")
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
 
     print("data      five vendors' emoji, built into a pool of 40,000 pairs ...")
     emoji = data.load_emoji()
-    data.write_pool(data.make_pool(emoji, arguments.seed), OUT / "pool.arrow")
+    data.write_pool(data.make_pool(emoji, arguments.seed), folder / "pool.arrow")
     task = data.make_held_out(emoji)
     torch.manual_seed(arguments.seed)
     initial = model.build()
-    write_weights(OUT / "initial.safetensors", initial)
+    write_weights(folder / "initial.safetensors", initial)
 
     reference_steps = 10 if arguments.smoke else REFERENCE_STEPS
     torch.manual_seed(1000 + arguments.seed)
@@ -72,15 +73,15 @@ def main() -> int:
         LEARNING_RATE["reference"],
         arguments.seed,
     )
-    write_weights(OUT / "reference.safetensors", reference)
+    write_weights(folder / "reference.safetensors", reference)
     top1, top5 = train.evaluate(reference, task)
     print(
         f"reference {reference_steps} steps on the curated set: top-1 {top1:.3f}, "
         f"top-5 {top5:.3f}, {reference_cost.cpu:.1f} CPU s"
     )
 
-    write_config(arguments.seed, smoke=arguments.smoke)
-    arms = [run_arm(name, task) for name in ARMS]
+    write_config(folder, arguments.seed, smoke=arguments.smoke)
+    arms = [run_arm(name, task, folder) for name in ARMS]
     result = report.Result(
         seed=arguments.seed,
         arms=arms,
@@ -89,25 +90,25 @@ def main() -> int:
         reference_top5=top5,
         total_wall=time.perf_counter() - started,
     )
-    report.write(result, OUT)
+    report.write(result, folder)
     return 0
 
 
-def write_config(seed: int, *, smoke: bool) -> None:
+def write_config(folder: Path, seed: int, *, smoke: bool) -> None:
     """Writes the server's configuration beside the data that it names."""
     text = Path(__file__).with_name("server.toml").read_text()
     text = text.replace('pool = "emoji"', f'pool = "emoji"\nseed = {seed}')
     if smoke:
         text = text.replace("num_steps = 1600", "num_steps = 30")
         text = text.replace("num_steps = 300", "num_steps = 15")
-    (OUT / "server.toml").write_text(text)
+    (folder / "server.toml").write_text(text)
 
 
-def run_arm(name: str, task: data.Pairs) -> report.Arm:
+def run_arm(name: str, task: data.Pairs, folder: Path) -> report.Arm:
     """Trains one arm against a server of its own; returns its curve and its cost."""
     torch.manual_seed(0)
     learner = model.build()
-    _load(learner, OUT / "initial.safetensors")
+    _load(learner, folder / "initial.safetensors")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     server = subprocess.Popen(
         [
@@ -115,7 +116,7 @@ def run_arm(name: str, task: data.Pairs) -> report.Arm:
             "-m",
             "curator.cli.__main__",
             "serve",
-            str(OUT / "server.toml"),
+            str(folder / "server.toml"),
         ],
         stdout=subprocess.PIPE,
         text=True,
