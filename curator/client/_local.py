@@ -12,7 +12,6 @@ from jaxtyping import Float, Int64
 from curator.client._transport import Delivery, StreamRequest
 from curator.config import SessionSpec
 from curator.engine import Registry, SessionEngine
-from curator.errors import ConfigError
 from curator.ledger import StepRecord
 from curator.sessions import SessionInfo, rank_slice
 from curator.types import Features
@@ -87,15 +86,7 @@ class _LocalStream:
         self._credits = threading.Semaphore(request.credits)
         self._closed = threading.Event()
         self._future: concurrent.futures.Future[StepRecord] | None = None
-        names = engine.pool.schema.names
-        columns = request.columns
-        if columns is None:
-            columns = names if engine.spec.columns is None else engine.spec.columns
-        unknown = [column for column in columns if column not in names]
-        if unknown:
-            msg = f"no columns {unknown} in the pool; it has {names}"
-            raise ConfigError(msg)
-        self._columns = list(columns)
+        self._columns = engine.delivered_columns(request.columns)
 
     def __iter__(self) -> Iterator[Delivery]:
         step = self._request.from_step

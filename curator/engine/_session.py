@@ -8,16 +8,18 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64
 
 from curator.config import SessionSpec
 from curator.engine._executor import Executor, ScoringRequest, ScoringResult
+from curator.engine._feedback import check_losses, covers, some
 from curator.engine._snapshots import SnapshotStore
 from curator.engine._waiting import Waiting
 from curator.errors import (
+    ConfigError,
     CuratorError,
     FeatureError,
     FeedbackError,
@@ -110,6 +112,21 @@ class SessionEngine:
     def num_defined(self) -> int:
         """How many steps are defined: 0 to this."""
         return self._num_defined
+
+    def delivered_columns(self, columns: Sequence[str] | None) -> list[str]:
+        """Returns the columns to deliver: those asked for, or the session's.
+
+        Raises:
+            ConfigError: There is no such column.
+        """
+        names = self.pool.schema.names
+        chosen = self.spec.columns if columns is None else columns
+        wanted = list(names if chosen is None else chosen)
+        unknown = [column for column in wanted if column not in names]
+        if unknown:
+            msg = f"no columns {unknown} in the pool; it has {names}"
+            raise ConfigError(msg)
+        return wanted
 
     def super_batch(self, step: int) -> SuperBatch:
         """Returns the candidates of a step."""
@@ -336,8 +353,8 @@ class SessionEngine:
             if not np.array_equal(ids, super_batch.ids):
                 msg = (
                     f"the features are not those of step {step}: its super-batch has "
-                    f"{len(super_batch.ids)} candidates {_some(super_batch.ids)}; got "
-                    f"{len(ids)} rows for {_some(ids)}"
+                    f"{len(super_batch.ids)} candidates {some(super_batch.ids)}; got "
+                    f"{len(ids)} rows for {some(ids)}"
                 )
                 raise FeatureError(msg)
             missing = self.spec.policy.needs.difference(features)
@@ -389,22 +406,22 @@ class SessionEngine:
         if not np.array_equal(ids, expected):
             msg = (
                 f"the ids are not those of step {step}, rank {rank} of {world_size}: "
-                f"expected {len(expected)} ids {_some(expected)}; got {len(ids)} ids "
-                f"{_some(ids)}"
+                f"expected {len(expected)} ids {some(expected)}; got {len(ids)} ids "
+                f"{some(ids)}"
             )
             raise FeedbackError(msg)
         if losses is not None:
-            _check_losses(step, expected, losses)
+            check_losses(step, expected, losses)
         report = Report(step, rows.start, rows.stop, _float32(losses))
         with self._condition:
             before = self._ledger.reports(step)
-            if _covers(before, rows.start, rows.stop):
+            if covers(before, rows.start, rows.stop):
                 return True, step < self._next_step
             next_step = self._next_step
-            closes = _covers([*before, report], 0, self.spec.batch_size)
+            closes = covers([*before, report], 0, self.spec.batch_size)
             if closes and step == next_step:
                 next_step += 1
-                while _covers(self._ledger.reports(next_step), 0, self.spec.batch_size):
+                while covers(self._ledger.reports(next_step), 0, self.spec.batch_size):
                     next_step += 1
             self._ledger.add_report(report, next_step=next_step)
             self._next_step = next_step
@@ -498,37 +515,3 @@ def _cost(
 
 def _float32(values: Float[np.ndarray, " n"] | None) -> np.ndarray | None:
     return None if values is None else values.astype(np.float32)
-
-
-def _some(ids: Int64[np.ndarray, " n"]) -> str:
-    """Returns the first few ids, for a message."""
-    shown = ", ".join(str(i) for i in ids[:4])
-    return f"[{shown}{', ...' if len(ids) > 4 else ''}]"
-
-
-def _check_losses(
-    step: int, ids: Int64[np.ndarray, " n"], losses: Float[np.ndarray, " n"]
-) -> None:
-    if losses.shape != ids.shape:
-        msg = (
-            f"step {step}: expected one loss per example, shape ({len(ids)},); got "
-            f"shape {losses.shape}. Report un-reduced losses (reduction='none')"
-        )
-        raise FeedbackError(msg)
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
-        msg = (
-            f"step {step}: {len(bad)} of {len(losses)} losses are not finite (examples "
-            f"{_some(ids[bad])}); the step stays open. Report it without losses to "
-            "close it all the same"
-        )
-        raise FeedbackError(msg)
-
-
-def _covers(reports: Iterable[Report], start: int, stop: int) -> bool:
-    """Whether reports, together, cover rows ``start`` to ``stop``."""
-    for report in sorted(reports, key=lambda r: r.start):
-        if report.start > start:
-            break
-        start = max(start, report.stop)
-    return start >= stop

@@ -13,7 +13,6 @@ from jaxtyping import Int64
 
 from curator import wire
 from curator.engine import SessionEngine
-from curator.errors import ConfigError
 from curator.ledger import StepRecord
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import rank_slice
@@ -68,14 +67,7 @@ class BatchSource:
         self._future: concurrent.futures.Future[StepRecord] | None = None
         self._closed = False
         columns = wire.columns_from_proto(start)
-        names = engine.pool.schema.names
-        if columns is None:
-            columns = names if engine.spec.columns is None else engine.spec.columns
-        unknown = [column for column in columns if column not in names]
-        if unknown:
-            msg = f"no columns {unknown} in the pool; it has {names}"
-            raise ConfigError(msg)
-        self._columns = columns
+        self._columns = engine.delivered_columns(columns)
 
     def close(self) -> None:
         """Ends a call of :meth:`batch` that waits in another thread."""
