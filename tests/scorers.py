@@ -1,20 +1,22 @@
-"""Scorers of the models in two_tower.py and odd_towers.py, and what to feed them."""
+"""Scorers of the models in tests, what to feed them, and what comes out."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import two_tower
 
-from curator.models import TwoTowerScorer
+from curator.models import Head, ModuleScorer, TwoTowerHead
 from curator.types import PairEmbeddings
 
 
-def scorer(factory: str = "two_tower:build", **changes: Any) -> TwoTowerScorer:
+def scorer(
+    factory: str = "two_tower:build", head: Head | None = None, **changes: Any
+) -> ModuleScorer:
     given: dict[str, Any] = {
-        "factory": factory,
         "args": {},
         "weights": None,
         "device": "cpu",
@@ -22,11 +24,32 @@ def scorer(factory: str = "two_tower:build", **changes: Any) -> TwoTowerScorer:
         "micro_batch_size": 16,
         "columns": list(two_tower.COLUMNS),
     }
-    return TwoTowerScorer(**{**given, **changes})
+    return ModuleScorer(
+        head=head or TwoTowerHead(), factory=factory, **{**given, **changes}
+    )
 
 
-def odd(factory: str = "build", **args: Any) -> TwoTowerScorer:
+def odd(factory: str = "build", **args: Any) -> ModuleScorer:
     return scorer(f"odd_towers:{factory}", args=args, columns=["x"], micro_batch_size=4)
+
+
+def embed(model: ModuleScorer, rows: pa.RecordBatch) -> PairEmbeddings:
+    embeddings = model.score(rows, frozenset({"embeddings"}))["embeddings"]
+    assert isinstance(embeddings, PairEmbeddings)
+    return embeddings
+
+
+def compute(
+    model: ModuleScorer, rows: pa.RecordBatch, *outputs: str
+) -> Mapping[str, np.ndarray]:
+    """Returns outputs that are arrays, all of the model's by default."""
+    found: dict[str, np.ndarray] = {}
+    for name, values in model.score(rows, frozenset(outputs) or model.outputs).items():
+        assert isinstance(values, np.ndarray)
+        assert values.dtype == np.float32
+        assert len(values) == rows.num_rows
+        found[name] = values
+    return found
 
 
 def vectors(num_rows: int, width: int = 16) -> pa.RecordBatch:
@@ -35,9 +58,13 @@ def vectors(num_rows: int, width: int = 16) -> pa.RecordBatch:
 
 
 def batch_of(values: np.ndarray) -> pa.RecordBatch:
-    flat = pa.array(values.reshape(-1))
-    lists = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    return pa.record_batch({"x": lists})
+    return pa.record_batch({"x": lists_of(values)})
+
+
+def lists_of(values: np.ndarray) -> pa.Array:
+    """Returns a column of fixed-size lists."""
+    flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
 def bits(embeddings: PairEmbeddings) -> np.ndarray:

@@ -1,21 +1,24 @@
-"""What runs next to a model: rows in, features out. Knows no Ray and no wire."""
+"""What runs next to a model: ids in, features out. Knows no Ray and no wire."""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from curator.errors import SnapshotError
-from curator.models import Scorer
+from curator.models import Scorer, ScoreTable
 from curator.pools import Pool
-from curator.store import EmbeddingStore
-from curator.types import Features, PairEmbeddings
+from curator.store import FeatureStore
+from curator.types import Feature, Features, PairEmbeddings
 
 __all__ = ["ScoringWorker"]
+
+_log = logging.getLogger(__name__)
 
 
 class ScoringWorker:
@@ -26,14 +29,31 @@ class ScoringWorker:
         pool: Pool,
         *,
         learner: Scorer | None = None,
-        reference: Scorer | None = None,
-        reference_cache: EmbeddingStore | None = None,
+        reference: Scorer | ScoreTable | None = None,
+        reference_cache: Mapping[str, FeatureStore] | None = None,
     ) -> None:
+        """Holds models.
+
+        Args:
+            pool: What is scored.
+            learner: The model being trained.
+            reference: The fixed model, or what it said before.
+            reference_cache: Where outputs of the reference are kept, by their names.
+        """
         self._pool = pool
         self._learner = learner
         self._reference = reference
-        self._cache = reference_cache
+        self._cache = reference_cache or {}
         self._loaded: Path | None = None
+        if isinstance(reference, ScoreTable):
+            num_missing = reference.num_missing(pool.num_examples)
+            if num_missing:
+                _log.warning(
+                    "the reference's table has no row for %d of the pool's %d "
+                    "examples: they are quarantined",
+                    num_missing,
+                    pool.num_examples,
+                )
 
     def score(
         self,
@@ -45,52 +65,66 @@ class ScoringWorker:
 
         Args:
             ids: The candidates.
-            needs: ``learner.embeddings``, ``reference.embeddings`` or both.
+            needs: Outputs of models: ``learner.loss``, ``reference.embeddings`` ...
+                Others, which are not a model's, are left to others.
             snapshot: Weights of the learner; None for the ones it was built with.
 
         Raises:
             ScoringError: A model failed.
             PoolError: The rows cannot be read.
             SnapshotError: The snapshot does not fit the learner.
+            StorageError: The cache cannot be read or written.
         """
         started = time.perf_counter()
-        features: dict[str, PairEmbeddings] = {}
+        features: dict[str, Feature] = {}
         num_scored: dict[str, int] = {}
-        if "learner.embeddings" in needs and self._learner is not None:
+        wanted = _outputs_of("learner", needs)
+        if wanted and self._learner is not None:
             if snapshot is not None and snapshot != self._loaded:
                 self._learner.load(snapshot)
                 self._loaded = snapshot
-            features["learner.embeddings"] = self._score(self._learner, ids)
+            found = self._score(self._learner, ids, wanted)
+            features |= {f"learner.{name}": value for name, value in found.items()}
             num_scored["learner"] = len(ids)
-        if "reference.embeddings" in needs and self._reference is not None:
-            embeddings, num_missing = self._score_reference(self._reference, ids)
-            features["reference.embeddings"] = embeddings
-            num_scored["reference"] = num_missing
+        wanted = _outputs_of("reference", needs)
+        if wanted and self._reference is not None:
+            if isinstance(self._reference, ScoreTable):
+                found, num_new = self._reference.look_up(ids, wanted), 0
+            else:
+                found, num_new = self._score_reference(self._reference, ids, wanted)
+            features |= {f"reference.{name}": value for name, value in found.items()}
+            num_scored["reference"] = num_new
         return features, time.perf_counter() - started, num_scored
 
-    def _score(self, scorer: Scorer, ids: Int64[np.ndarray, " B"]) -> PairEmbeddings:
-        columns: Sequence[str] = scorer.columns
-        return scorer.score(self._pool.take(ids, columns))
+    def _score(
+        self, scorer: Scorer, ids: Int64[np.ndarray, " B"], outputs: frozenset[str]
+    ) -> Mapping[str, Feature]:
+        return scorer.score(self._pool.take(ids, scorer.columns), outputs)
 
     def _score_reference(
-        self, reference: Scorer, ids: Int64[np.ndarray, " B"]
-    ) -> tuple[PairEmbeddings, int]:
-        """Returns the reference's embeddings, and how many were not cached."""
-        if self._cache is None:
-            return self._score(reference, ids), len(ids)
-        cached = self._cache.get(ids)
-        if cached is None:
-            fresh = self._score(reference, ids)
-            self._cache.put(ids, fresh)
-            return fresh, len(ids)
-        present, embeddings = cached
-        missing = np.flatnonzero(~present)
-        if len(missing):
-            fresh = self._score(reference, ids[missing])
-            self._cache.put(ids[missing], fresh)
-            embeddings.queries[missing] = fresh.queries
-            embeddings.targets[missing] = fresh.targets
-        return embeddings, len(missing)
+        self, reference: Scorer, ids: Int64[np.ndarray, " B"], outputs: frozenset[str]
+    ) -> tuple[Mapping[str, Feature], int]:
+        """Returns the reference's outputs, and how many examples were not cached."""
+        found: dict[str, Feature] = {}
+        absent = np.zeros(len(ids), np.bool_)
+        lacking: set[str] = set()
+        for name in outputs:
+            cached = self._cache[name].get(ids) if name in self._cache else None
+            present = np.zeros(len(ids), np.bool_)
+            if cached is not None:
+                present, found[name] = cached
+            if not present.all():
+                lacking.add(name)
+                absent |= ~present
+        rows = np.flatnonzero(absent)
+        if len(rows):
+            # What is lacking for any of them is computed for all, in one forward pass.
+            fresh = self._score(reference, ids[rows], frozenset(lacking))
+            for name, feature in fresh.items():
+                if name in self._cache:
+                    self._cache[name].put(ids[rows], feature)
+                found[name] = _merged(found.get(name), rows, feature)
+        return found, len(rows)
 
     def check_snapshot(self, path: Path) -> None:
         """Checks that weights fit the learner.
@@ -102,3 +136,28 @@ class ScoringWorker:
             msg = "this session scores with no learner; there is nothing to publish to"
             raise SnapshotError(msg)
         self._learner.check(path)
+
+
+def _outputs_of(role: str, needs: frozenset[str]) -> frozenset[str]:
+    """Returns the outputs of a model among the features that are needed."""
+    prefix = f"{role}."
+    return frozenset(
+        need.removeprefix(prefix) for need in needs if need.startswith(prefix)
+    )
+
+
+def _merged(
+    cached: Feature | None, rows: Int64[np.ndarray, " n"], fresh: Feature
+) -> Feature:
+    """Returns a cached feature with some rows replaced; the fresh one without it.
+
+    Without it all rows are fresh: what has never been stored is absent for all.
+    """
+    if isinstance(cached, PairEmbeddings) and isinstance(fresh, PairEmbeddings):
+        cached.queries[rows] = fresh.queries
+        cached.targets[rows] = fresh.targets
+        return cached
+    if isinstance(cached, np.ndarray) and isinstance(fresh, np.ndarray):
+        cached[rows] = fresh
+        return cached
+    return fresh

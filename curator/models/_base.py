@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from curator.types import PairEmbeddings
+from curator.types import Feature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,8 @@ class Scorer(Protocol):
         * :meth:`score` depends on the rows and the weights only: a row's embedding is
           the same whichever rows it is scored with (micro-batches have one fixed
           shape, the last one padded);
-        * embeddings come back as L2-normalised float32;
+        * embeddings come back as L2-normalised float32, everything else as float32 of
+          shape (rows,) or (rows, width); logits never leave the scorer;
         * :meth:`load` swaps all weights or none.
     """
 
@@ -36,8 +37,19 @@ class Scorer(Protocol):
         """The columns of the pool that the model reads."""
         ...
 
-    def score(self, rows: pa.RecordBatch) -> PairEmbeddings:
-        """Returns the embeddings of ``rows``; non-finite outputs are passed through.
+    @property
+    def outputs(self) -> frozenset[str]:
+        """Names of what it can compute: ``embeddings``, ``loss``, ``grad_norm`` ..."""
+        ...
+
+    def score(
+        self, rows: pa.RecordBatch, outputs: frozenset[str]
+    ) -> Mapping[str, Feature]:
+        """Returns the outputs asked for; non-finite values are passed through.
+
+        Args:
+            rows: What to score.
+            outputs: Some of :attr:`outputs`; nothing else is computed.
 
         Raises:
             ScoringError: The model raised, or returned something else than promised.

@@ -1,5 +1,5 @@
 """What is kept between steps and runs about the examples of a pool."""
 
-from curator.store._embeddings import EmbeddingStore
+from curator.store._features import FeatureStore
 
-__all__ = ["EmbeddingStore"]
+__all__ = ["FeatureStore"]

@@ -21,7 +21,7 @@ from curator.models import Scorer, weights_to_bytes
 data = weights_to_bytes({"module.w": np.arange(6, dtype=np.float32).reshape(2, 3).T})
 print(load(data)["w"].tolist())
 try:
-    from curator.models import TwoTowerScorer
+    from curator.models import ModuleScorer
 except MissingDependencyError as error:
     print(error)
 """
@@ -44,7 +44,7 @@ def test_importing_models_imports_no_torch_until_the_scorer_is_used(
 ) -> None:
     code = (
         "import sys, curator.models as models; print('torch' in sys.modules);"
-        "models.TwoTowerScorer; print('torch' in sys.modules)"
+        "models.ModuleScorer; print('torch' in sys.modules)"
     )
 
     assert run(code, repository) == ["False", "True"]

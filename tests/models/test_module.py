@@ -11,7 +11,7 @@ import pytest
 import torch
 import two_tower
 from safetensors.torch import save_file
-from scorers import bits, odd, scorer
+from scorers import bits, embed, odd, scorer
 
 from curator.errors import SnapshotError, StorageError
 from curator.models import weights_to_bytes, write_weights
@@ -28,15 +28,15 @@ def published(tmp_path: Path) -> Path:
 def test_loading_gives_the_published_model(published: Path) -> None:
     rows = two_tower.rows(5)
     model = scorer()
-    before = bits(model.score(rows))
+    before = bits(embed(model, rows))
 
     model.load(published)
 
-    expected = scorer(args={"seed": 7}).score(rows)
-    assert np.array_equal(bits(model.score(rows)), bits(expected))
+    expected = embed(scorer(args={"seed": 7}), rows)
+    assert np.array_equal(bits(embed(model, rows)), bits(expected))
     assert not np.array_equal(bits(expected), before)
     at_start = scorer(weights=published)
-    assert np.array_equal(bits(at_start.score(rows)), bits(expected))
+    assert np.array_equal(bits(embed(at_start, rows)), bits(expected))
     assert at_start.fingerprint == model.fingerprint
 
 
@@ -52,7 +52,7 @@ def test_weights_of_another_float_dtype_are_cast_and_counters_kept(
 
     model.load(path)
 
-    module: Any = model._module
+    module: Any = model._hosted.module
     assert module.image[2].num_batches_tracked.item() == 301
     assert module.image_out.weight.dtype == torch.float32
     assert torch.equal(
@@ -65,7 +65,7 @@ def test_a_half_scorer_takes_float32_weights(published: Path) -> None:
 
     model.load(published)
 
-    module: Any = model._module
+    module: Any = model._hosted.module
     expected = two_tower.build(seed=7).image_out.weight.detach().bfloat16()
     assert torch.equal(module.image_out.weight, expected)
 
@@ -76,8 +76,8 @@ def test_an_attribute_called_module_is_no_wrapper(published: Path) -> None:
     model.load(published)
 
     rows = two_tower.rows(3)
-    expected = scorer(args={"seed": 7}).score(rows)
-    assert np.array_equal(bits(model.score(rows)), bits(expected))
+    expected = embed(scorer(args={"seed": 7}), rows)
+    assert np.array_equal(bits(embed(model, rows)), bits(expected))
 
 
 def test_names_of_a_data_parallel_trainer_fit(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_tied_parameters_stay_tied(tmp_path: Path) -> None:
 
     model.load(path)
 
-    loaded: Any = model._module
+    loaded: Any = model._hosted.module
     assert loaded.first.weight is loaded.second.weight
     assert torch.equal(loaded.second.weight, module.first.weight.detach())
 
@@ -144,13 +144,13 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(
     path = misfits(tmp_path, **changes)
     model = scorer()
     rows = two_tower.rows(3)
-    before, fingerprint = bits(model.score(rows)), model.fingerprint
+    before, fingerprint = bits(embed(model, rows)), model.fingerprint
 
     for use in (model.check, model.load):
         with pytest.raises(SnapshotError, match=message):
             use(path)
 
-    assert np.array_equal(bits(model.score(rows)), before)
+    assert np.array_equal(bits(embed(model, rows)), before)
     assert model.fingerprint == fingerprint
 
 
@@ -196,11 +196,11 @@ def test_scoring_sees_all_of_the_old_weights_or_all_of_the_new(tmp_path: Path) -
     paths = [tmp_path / f"{seed}.safetensors" for seed in seeds]
     for seed, path in zip(seeds, paths, strict=True):
         write_weights(path, two_tower.build(seed=seed))
-    allowed = [bits(scorer(args={"seed": seed}).score(rows)) for seed in seeds]
+    allowed = [bits(embed(scorer(args={"seed": seed}), rows)) for seed in seeds]
     model = scorer(args={"seed": 1})
     found: list[np.ndarray] = []
     thread = threading.Thread(
-        target=lambda: found.extend(bits(model.score(rows)) for _ in range(60))
+        target=lambda: found.extend(bits(embed(model, rows)) for _ in range(60))
     )
 
     thread.start()

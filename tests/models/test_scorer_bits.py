@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import torch
 import two_tower
-from scorers import bits, scorer
+from scorers import bits, embed, scorer
 
 
 @pytest.fixture
@@ -31,33 +31,29 @@ def test_a_row_has_the_same_bits_whichever_rows_it_is_scored_with(
     torch.set_num_threads(threads)
     rows = two_tower.rows(100)
     model = scorer(dtype=dtype, micro_batch_size=micro_batch_size)
-    together = bits(model.score(rows))
+    together = bits(embed(model, rows))
     rng = np.random.default_rng(0)
 
     for num_rows in (1, 7, 64, 100):
         chosen = rng.choice(100, num_rows, replace=False)
-        found = bits(model.score(rows.take(pa.array(chosen))))
+        found = bits(embed(model, rows.take(pa.array(chosen))))
         assert np.array_equal(found, together[chosen])
 
     # Beginning elsewhere in the Arrow buffers is other alignment.
-    assert np.array_equal(bits(model.score(rows.slice(3))), together[3:])
+    assert np.array_equal(bits(embed(model, rows.slice(3))), together[3:])
 
 
 AWKWARD = """
-import sys
 import numpy as np, pyarrow as pa, torch, two_tower
-from curator.models import TwoTowerScorer
+from scorers import embed, scorer
 
 torch.set_num_threads(2)
 rows, same = two_tower.rows(30), []
 for size in (7, 10):
-    model = TwoTowerScorer(
-        factory="two_tower:build", args={"dim": 17}, weights=None, device="cpu",
-        dtype="float32", micro_batch_size=size, columns=["image", "tokens"],
-    )
-    together = model.score(rows).queries
+    model = scorer(args={"dim": 17}, micro_batch_size=size)
+    together = embed(model, rows).queries
     chosen = np.random.default_rng(size).permutation(30)
-    apart = model.score(rows.take(pa.array(chosen))).queries
+    apart = embed(model, rows.take(pa.array(chosen))).queries
     same.append(np.array_equal(apart, together[chosen]))
 print(all(same))
 """

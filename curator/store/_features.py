@@ -1,13 +1,14 @@
-"""Embeddings of a model that never changes, kept on disk from epoch to epoch.
+"""One output of a model that never changes, kept on disk from epoch to epoch.
 
 Two sparse files, both indexed by example id:
 
-* ``pairs``: float32 ``[N, 2, D]``, query and target of an example side by side, so that
-  one system call moves both; rows of a power of two never straddle a page more;
-* ``sums``: uint32 ``[N]``, the CRC-32 of the row in ``pairs``.
+* ``rows``: float32 ``[N, ...]``, what the model says of an example: one number, a row,
+  or an embedding of each side of a pair, side by side, so that one system call moves
+  both; rows of a power of two never straddle a page more;
+* ``sums``: uint32 ``[N]``, the CRC-32 of the row in ``rows``.
 
 A hole reads as zeros, and a sum of zero means absent: ids that were never stored are
-told apart without touching ``pairs``. A row that a crash cut short, or a sum without
+told apart without touching ``rows``. A row that a crash cut short, or a sum without
 its row, fails the comparison, so it is absent too and is computed again; nothing has to
 be flushed, ordered or repaired.
 
@@ -15,7 +16,7 @@ Both are read and written with system calls and not through a memory map: a page
 full or failing disk cannot back kills the process that maps it (SIGBUS), whereas a call
 returns an error that can be told. On a tmpfs that holds even for reading a hole.
 
-Shapes: ``N`` examples in the pool, ``B`` ids, ``D`` the embedding width.
+Shapes: ``N`` examples in the pool, ``B`` ids.
 """
 
 from __future__ import annotations
@@ -34,32 +35,74 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, UInt32
+from jaxtyping import Bool, Int64, UInt32
 
 from curator.errors import StorageError
-from curator.types import PairEmbeddings
+from curator.types import Feature, PairEmbeddings
 
-__all__ = ["EmbeddingStore"]
+__all__ = ["FeatureStore"]
 
-_VERSION = 1
+_VERSION = 2
 # The multiplier of one model is one number; what differs is another model's, though
 # devices may disagree on the last bits of an exponential.
 _SCALE_TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class _Form:
+    """What all rows share.
+
+    Attributes:
+        shape: Of a row: () for a number, (width,), or (2, width) for embeddings.
+        logit_scale: Of embeddings; None for all else.
+        logit_bias: Of embeddings of a model that has one.
+    """
+
+    shape: tuple[int, ...]
+    logit_scale: float | None = None
+    logit_bias: float | None = None
+
+    def __post_init__(self) -> None:
+        if any(size < 1 for size in self.shape):
+            msg = f"expected rows of at least one number; got shape {self.shape}"
+            raise ValueError(msg)
+
+    def fits(self, other: _Form) -> bool:
+        """Whether both are the same model's."""
+        pairs = [
+            (self.logit_scale, other.logit_scale),
+            (self.logit_bias, other.logit_bias),
+        ]
+        return self.shape == other.shape and all(
+            old == new
+            or (
+                old is not None
+                and new is not None
+                and math.isclose(old, new, rel_tol=_SCALE_TOLERANCE)
+            )
+            for old, new in pairs
+        )
+
+    def __str__(self) -> str:
+        if self.logit_scale is None:
+            return f"rows of shape {self.shape}"
+        return (
+            f"embeddings with (width, logit_scale, logit_bias) = "
+            f"({self.shape[1]}, {self.logit_scale}, {self.logit_bias})"
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class _Table:
     """The open files, and what all rows share."""
 
-    pairs: int
+    rows: int
     sums: int
-    dim: int
-    logit_scale: float
-    logit_bias: float | None
+    form: _Form
 
 
-class EmbeddingStore:
-    """Embeddings of one fixed model over one pool, by example id.
+class FeatureStore:
+    """One output of one fixed model over one pool, by example id.
 
     Several may be open on one folder at once, in one process or in several; each may be
     used from several threads. A process may be killed at any moment: what is read
@@ -70,7 +113,7 @@ class EmbeddingStore:
         """Opens what is stored in a folder, if anything is.
 
         Args:
-            folder: One per pair of pool and model; made at the first :meth:`put`.
+            folder: One per pool, model and output; made at the first :meth:`put`.
             num_examples: Size of the pool.
 
         Raises:
@@ -85,8 +128,8 @@ class EmbeddingStore:
 
     def get(
         self, ids: Int64[np.ndarray, " B"]
-    ) -> tuple[Bool[np.ndarray, " B"], PairEmbeddings] | None:
-        """Returns which ids are stored, and their embeddings.
+    ) -> tuple[Bool[np.ndarray, " B"], Feature] | None:
+        """Returns which ids are stored, and their rows.
 
         The arrays are the caller's own; rows that are not stored are NaN. Returns None
         as long as nothing was ever stored, because the width is not known before.
@@ -99,53 +142,53 @@ class EmbeddingStore:
         table = self._open()
         if table is None:
             return None
+        shape = table.form.shape
         sums = np.zeros(len(ids), np.uint32)
         try:
             _read_rows(table.sums, ids, sums)
             stored = np.flatnonzero(sums)
-            pairs = np.zeros((len(stored), 2, table.dim), np.float32)
-            _read_rows(table.pairs, ids[stored], pairs)
+            rows = np.zeros((len(stored), *shape), np.float32)
+            _read_rows(table.rows, ids[stored], rows)
         except OSError as error:
             raise self._failed(error, "read") from error
-        whole = sums[stored] == _checksums(pairs)
-        rows = stored[whole]
+        whole = sums[stored] == _checksums(rows)
         present = np.zeros(len(ids), np.bool_)
-        present[rows] = True
-        both = np.full((2, len(ids), table.dim), math.nan, np.float32)
-        both[:, rows] = pairs[whole].swapaxes(0, 1)
-        return present, PairEmbeddings(
-            queries=both[0],
-            targets=both[1],
-            logit_scale=table.logit_scale,
-            logit_bias=table.logit_bias,
-        )
+        present[stored[whole]] = True
+        every = np.full((len(ids), *shape), math.nan, np.float32)
+        every[present] = rows[whole]
+        return present, _unpacked(table.form, every)
 
-    def put(self, ids: Int64[np.ndarray, " B"], embeddings: PairEmbeddings) -> None:
-        """Stores float32 embeddings; rows that are not finite are left out.
+    def put(self, ids: Int64[np.ndarray, " B"], feature: Feature) -> None:
+        """Stores float32 rows; those that are not finite are left out.
 
         Raises:
-            StorageError: The disk is full or fails, or what is stored has another width
+            StorageError: The disk is full or fails, or what is stored has another shape
                 or logit scale, so that it is another model's.
             ValueError: An id is not in the pool, or the arrays are not float32 with a
                 row per id.
         """
         self._check_ids(ids)
-        pairs = np.stack([embeddings.queries, embeddings.targets], axis=1)
-        if pairs.dtype != np.float32 or len(pairs) != len(ids):
+        form, rows = _packed(feature)
+        if rows.dtype != np.float32 or len(rows) != len(ids):
             msg = (
-                f"expected float32 embeddings of {len(ids)} ids; got {pairs.dtype} "
-                f"embeddings of {len(pairs)}"
+                f"expected float32 rows of {len(ids)} ids; got {rows.dtype} rows of "
+                f"{len(rows)}"
             )
             raise ValueError(msg)
-        table = self._open() or self._create(embeddings)
-        self._check_model(table, embeddings)
-        finite = np.isfinite(pairs).all(axis=(1, 2))
-        ids, pairs = ids[finite], pairs[finite]
+        table = self._open() or self._create(form)
+        if not table.form.fits(form):
+            msg = (
+                f"{str(self._folder)!r} holds {table.form}; got {form}. They are "
+                "another model's: delete the folder, or use another one"
+            )
+            raise StorageError(msg)
+        finite = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))
+        ids, rows = ids[finite], rows[finite]
         try:
-            _write_rows(table.pairs, ids, pairs)
-            _write_rows(table.sums, ids, _checksums(pairs))
+            _write_rows(table.rows, ids, rows)
+            _write_rows(table.sums, ids, _checksums(rows))
         except OSError as error:
-            raise self._failed(error, f"write {pairs.nbytes} bytes to") from error
+            raise self._failed(error, f"write {rows.nbytes} bytes to") from error
 
     def _check_ids(self, ids: Int64[np.ndarray, " B"]) -> None:
         if len(ids) and not 0 <= ids.min() <= ids.max() < self._num_examples:
@@ -154,30 +197,6 @@ class EmbeddingStore:
                 f"{ids.max()}"
             )
             raise ValueError(msg)
-
-    def _check_model(self, table: _Table, embeddings: PairEmbeddings) -> None:
-        stored = (table.dim, table.logit_scale, table.logit_bias)
-        given = (
-            embeddings.queries.shape[1],
-            embeddings.logit_scale,
-            embeddings.logit_bias,
-        )
-        same = [
-            old == new
-            or (
-                old is not None
-                and new is not None
-                and math.isclose(old, new, rel_tol=_SCALE_TOLERANCE)
-            )
-            for old, new in zip(stored[1:], given[1:], strict=True)
-        ]
-        if stored[0] != given[0] or not all(same):
-            msg = (
-                f"{str(self._folder)!r} holds embeddings with (width, logit_scale, "
-                f"logit_bias) = {stored}; got {given}. They are another model's: "
-                "delete the folder, or use another one"
-            )
-            raise StorageError(msg)
 
     def _open(self) -> _Table | None:
         """Returns the table, None where nothing has been stored yet."""
@@ -198,18 +217,18 @@ class EmbeddingStore:
         try:
             meta = cast("dict[str, Any]", json.loads(text))
             version, num_examples = meta["version"], meta["num_examples"]
-            dim, scale, bias = meta["dim"], meta["logit_scale"], meta["logit_bias"]
+            form = _Form(tuple(meta["shape"]), meta["logit_scale"], meta["logit_bias"])
         except (ValueError, KeyError, TypeError) as error:
             msg = f"{str(path)!r} is damaged ({error!r}): delete the folder it is in"
             raise StorageError(msg) from error
         if (version, num_examples) != (_VERSION, self._num_examples):
             msg = (
-                f"{str(self._folder)!r} holds version {version} embeddings of a pool "
+                f"{str(self._folder)!r} holds version {version} features of a pool "
                 f"of {num_examples} examples; expected version {_VERSION} and "
                 f"{self._num_examples} examples: delete the folder, or use another one"
             )
             raise StorageError(msg)
-        return _Table(self._file("pairs"), self._file("sums"), dim, scale, bias)
+        return _Table(self._file("rows"), self._file("sums"), form)
 
     def _file(self, name: str) -> int:
         """Returns a descriptor that is closed when this store is collected."""
@@ -220,7 +239,7 @@ class EmbeddingStore:
         weakref.finalize(self, os.close, file)
         return file
 
-    def _create(self, embeddings: PairEmbeddings) -> _Table:
+    def _create(self, form: _Form) -> _Table:
         """Writes the metadata and returns the table.
 
         Of two that do this at once the last one wins, with the same content.
@@ -228,9 +247,7 @@ class EmbeddingStore:
         meta = {
             "version": _VERSION,
             "num_examples": self._num_examples,
-            "dim": embeddings.queries.shape[1],
-            "logit_scale": embeddings.logit_scale,
-            "logit_bias": embeddings.logit_bias,
+            **dataclasses.asdict(form),
         }
         part = self._folder / f".meta-{os.getpid()}-{threading.get_ident()}.part"
         try:
@@ -247,27 +264,44 @@ class EmbeddingStore:
                 part.unlink()
         table = self._open()
         if table is None:
-            msg = (
-                f"{str(self._folder)!r} was deleted while embeddings were stored in it"
-            )
+            msg = f"{str(self._folder)!r} was deleted while features were stored in it"
             raise StorageError(msg)
         return table
 
     def _failed(self, error: OSError, doing: str) -> StorageError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return StorageError(
-                f"no space left to {doing} the embeddings in {str(self._folder)!r}: "
+                f"no space left to {doing} the features in {str(self._folder)!r}: "
                 "free some and repeat the call"
             )
         return StorageError(
-            f"cannot {doing} the embeddings in {str(self._folder)!r}: "
+            f"cannot {doing} the features in {str(self._folder)!r}: "
             f"{error.strerror or error}"
         )
 
 
-def _checksums(pairs: Float32[np.ndarray, "B 2 D"]) -> UInt32[np.ndarray, " B"]:
+def _packed(feature: Feature) -> tuple[_Form, np.ndarray]:
+    """Returns what all rows share, and one array with a row per example."""
+    if isinstance(feature, np.ndarray):
+        return _Form(feature.shape[1:]), feature
+    rows = np.stack([feature.queries, feature.targets], axis=1)
+    return _Form(rows.shape[1:], feature.logit_scale, feature.logit_bias), rows
+
+
+def _unpacked(form: _Form, rows: np.ndarray) -> Feature:
+    if form.logit_scale is None:
+        return rows
+    queries, targets = np.ascontiguousarray(rows.swapaxes(0, 1))
+    return PairEmbeddings(queries, targets, form.logit_scale, form.logit_bias)
+
+
+def _checksums(rows: np.ndarray) -> UInt32[np.ndarray, " B"]:
     """Returns the CRC-32 of each row; 1 where it would be 0, which means absent."""
-    return np.fromiter((zlib.crc32(row) or 1 for row in pairs), np.uint32, len(pairs))
+    # Of the bytes end to end: a row that is one number has no buffer of its own.
+    size = rows.itemsize * math.prod(rows.shape[1:])
+    data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+    parts = (data[start : start + size] for start in range(0, len(data), size))
+    return np.fromiter((zlib.crc32(part) or 1 for part in parts), np.uint32, len(rows))
 
 
 def _runs(ids: Int64[np.ndarray, " B"]) -> Iterator[tuple[int, int, int]]:
@@ -293,7 +327,7 @@ def _read_rows(file: int, ids: Int64[np.ndarray, " B"], rows: np.ndarray) -> Non
 
 def _write_rows(file: int, ids: Int64[np.ndarray, " B"], rows: np.ndarray) -> None:
     size = rows.itemsize * math.prod(rows.shape[1:])
-    data = rows.reshape(-1).view(np.uint8).data
+    data = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
     for start, stop, first in _runs(ids):
         part, offset = data[start * size : stop * size], first * size
         # A disk that fills up takes a part first, and fails at the next call.
