@@ -1,10 +1,38 @@
-"""Samplers: which examples become candidates, and when."""
+"""Samplers: which examples become candidates, and when; numpy only.
 
-from curator.samplers._base import Sampler
+To add one: a file with a frozen dataclass that keeps the :class:`Sampler` protocol, a
+line in :data:`SAMPLERS`, a page in ``docs/samplers``. The contract test picks it up.
+"""
+
+from __future__ import annotations
+
+from curator.samplers._base import EpochPlan, EpochPlanner, Run, Sampler
+from curator.samplers._infobatch import InfoBatch
 from curator.samplers._permutation import Permutation
+from curator.samplers._repb import RePB
+from curator.samplers._rs2 import RS2
+from curator.samplers._seta import SeTa
 from curator.samplers._uniform import Uniform
 
-__all__ = ["SAMPLERS", "Permutation", "Sampler", "Uniform"]
+__all__ = [
+    "RS2",
+    "SAMPLERS",
+    "EpochPlan",
+    "EpochPlanner",
+    "InfoBatch",
+    "Permutation",
+    "RePB",
+    "Run",
+    "Sampler",
+    "SeTa",
+    "Uniform",
+]
 
-SAMPLERS: dict[str, type[Sampler]] = {"uniform": Uniform}
+SAMPLERS: dict[str, type[Sampler]] = {
+    InfoBatch.name: InfoBatch,
+    RePB.name: RePB,
+    RS2.name: RS2,
+    SeTa.name: SeTa,
+    Uniform.name: Uniform,
+}
 """The samplers by the names they have in a configuration."""

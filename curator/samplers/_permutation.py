@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, UInt64
@@ -23,6 +25,10 @@ _MAX_EXAMPLES = 1 << 48
 _NUM_ROUNDS = 8
 # So that a block and its temporaries stay in the second-level cache.
 _BLOCK = 1 << 13
+
+_Network: TypeAlias = Callable[
+    [np.ndarray, tuple[np.uint64, np.uint64], list[np.uint64]], np.ndarray
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,23 +67,36 @@ class Permutation:
             ValueError: A position is not in [0, num_examples).
         """
         size = self.num_examples
-        if positions.size and not (0 <= positions.min() <= positions.max() < size):
-            msg = (
-                f"positions must be in [0, {size}); got some from {positions.min()} "
-                f"to {positions.max()}"
-            )
-            raise ValueError(msg)
+        _check_range("positions", positions, size)
         if size <= _MAX_TABLE:
             return _table(size, self.seed, self.epoch)[positions]
-        sides, keys = self._sides(), self._keys()
-        ids = np.empty(positions.shape, np.int64)
-        for start in range(0, len(positions), _BLOCK):
+        return self._walk(_permute, positions)
+
+    def positions(self, ids: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Returns the positions at which some ids are; the inverse of :meth:`at`.
+
+        Raises:
+            ValueError: An id is not in [0, num_examples).
+        """
+        size = self.num_examples
+        _check_range("ids", ids, size)
+        if size <= _MAX_TABLE:
+            return _inverse_table(size, self.seed, self.epoch)[ids]
+        return self._walk(_unpermute, ids)
+
+    def _walk(
+        self, network: _Network, values: Int64[np.ndarray, " n"]
+    ) -> Int64[np.ndarray, " n"]:
+        """Returns values through a network as often as it takes to be below N."""
+        size, sides, keys = self.num_examples, self._sides(), self._keys()
+        walked = np.empty(values.shape, np.int64)
+        for start in range(0, len(values), _BLOCK):
             block = slice(start, start + _BLOCK)
-            values = _permute(positions[block].astype(np.uint64), sides, keys)
-            while len(outside := np.flatnonzero(values >= np.uint64(size))):
-                values[outside] = _permute(values[outside], sides, keys)
-            ids[block] = values
-        return ids
+            moved = network(values[block].astype(np.uint64), sides, keys)
+            while len(outside := np.flatnonzero(moved >= np.uint64(size))):
+                moved[outside] = network(moved[outside], sides, keys)
+            walked[block] = moved
+        return walked
 
     def _sides(self) -> tuple[np.uint64, np.uint64]:
         """Returns a and b, such that ``a * b >= N > a * b - a``."""
@@ -102,6 +121,24 @@ def _table(size: int, seed: int, epoch: int) -> Int64[np.ndarray, " {size}"]:
     return table
 
 
+@functools.lru_cache(maxsize=16)
+def _inverse_table(size: int, seed: int, epoch: int) -> Int64[np.ndarray, " {size}"]:
+    """Returns where each id is in a whole permutation."""
+    inverse = np.empty(size, np.int64)
+    inverse[_table(size, seed, epoch)] = np.arange(size)
+    inverse.flags.writeable = False
+    return inverse
+
+
+def _check_range(name: str, values: Int64[np.ndarray, " n"], size: int) -> None:
+    if values.size and not (0 <= values.min() <= values.max() < size):
+        msg = (
+            f"{name} must be in [0, {size}); got some from {values.min()} "
+            f"to {values.max()}"
+        )
+        raise ValueError(msg)
+
+
 def _permute(
     values: UInt64[np.ndarray, " n"],
     sides: tuple[np.uint64, np.uint64],
@@ -112,12 +149,7 @@ def _permute(
     spare = np.empty_like(left)
     for i, round_key in enumerate(keys):
         side = sides[i % 2]
-        # The top 40 bits of the hash scaled to [0, side): without division, and fair to
-        # one in 2^16 for the largest side, 2^24.
-        hashed = mix(right + round_key)
-        hashed >>= np.uint64(24)
-        hashed *= side
-        hashed >>= np.uint64(40)
+        hashed = _hash(right + round_key, side)
         left += hashed
         # left - side where that is not negative: below zero it wraps to a huge number.
         np.subtract(left, side, out=spare)
@@ -126,3 +158,36 @@ def _permute(
     left *= sides[1]
     left += right
     return left
+
+
+def _unpermute(
+    values: UInt64[np.ndarray, " n"],
+    sides: tuple[np.uint64, np.uint64],
+    keys: list[np.uint64],
+) -> UInt64[np.ndarray, " n"]:
+    """Returns values below a·b back through the network, once."""
+    left, right = np.divmod(values, sides[1])
+    spare = np.empty_like(left)
+    for i, round_key in reversed(list(enumerate(keys))):
+        side = sides[i % 2]
+        left, right = right, left
+        left -= _hash(right + round_key, side)
+        # left + side where left is below zero, a huge number that wraps back.
+        np.add(left, side, out=spare)
+        np.minimum(left, spare, out=left)
+    left *= sides[1]
+    left += right
+    return left
+
+
+def _hash(
+    values: UInt64[np.ndarray, " n"], side: np.uint64
+) -> UInt64[np.ndarray, " n"]:
+    """Returns a hash of values in [0, side)."""
+    # The top 40 bits of the hash scaled to [0, side): without division, and fair to
+    # one in 2^16 for the largest side, 2^24.
+    hashed = mix(values)
+    hashed >>= np.uint64(24)
+    hashed *= side
+    hashed >>= np.uint64(40)
+    return hashed

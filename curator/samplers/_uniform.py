@@ -3,61 +3,56 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float32, Int64
 
-from curator.errors import ConfigError
-from curator.samplers._permutation import Permutation
-from curator.types import SuperBatch
+from curator.samplers._base import Run
+from curator.samplers._checks import check_size
+from curator.samplers._plans import PermutedPlan
 
 __all__ = ["Uniform"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Uniform:
-    """Cuts each epoch's permutation of the pool into super-batches.
+    """Every example of the pool once an epoch, in the order of a random permutation."""
 
-    The last ``num_examples % super_batch_size`` examples of an epoch's permutation are
-    not offered in that epoch; in each epoch they are others.
-
-    Attributes:
-        num_examples: Size of the pool, at most 2^48.
-        super_batch_size: Candidates per step (B).
-        seed: Of the permutations.
-
-    Raises:
-        ConfigError: ``super_batch_size`` is below 1 or above ``num_examples``.
-    """
-
-    num_examples: int
-    super_batch_size: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.super_batch_size <= self.num_examples:
-            msg = (
-                "super_batch_size must be in [1, examples of the pool]; got "
-                f"super_batch_size={self.super_batch_size} for a pool of "
-                f"{self.num_examples}"
-            )
-            raise ConfigError(msg)
+    name: ClassVar[str] = "uniform"
 
     @property
-    def num_steps_per_epoch(self) -> int:
-        """How many whole super-batches the pool gives."""
-        return self.num_examples // self.super_batch_size
+    def columns(self) -> frozenset[str]:
+        """Reads no columns."""
+        return frozenset()
 
-    def super_batch(self, step: int) -> SuperBatch:
-        """Returns the candidates of a step.
+    def start(self, run: Run) -> UniformPlanner:
+        """Returns a planner for a run.
 
         Raises:
-            ValueError: ``step`` is negative.
+            ConfigError: A super-batch is larger than the pool.
         """
-        if step < 0:
-            msg = f"step must be at least 0; got {step}"
-            raise ValueError(msg)
-        epoch, index = divmod(step, self.num_steps_per_epoch)
-        start = index * self.super_batch_size
-        positions = np.arange(start, start + self.super_batch_size, dtype=np.int64)
-        order = Permutation(self.num_examples, self.seed, epoch)
-        return SuperBatch(step, epoch, order.at(positions))
+        size = run.num_examples
+        check_size(run, size, f"the pool has {size} examples")
+        return UniformPlanner(run)
+
+
+class UniformPlanner:
+    """Plans epochs of the whole pool, at any epoch in O(1)."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def num_examples_per_epoch(self) -> int:
+        """All of them."""
+        return self._run.num_examples
+
+    def plan(self, epoch: int) -> PermutedPlan:
+        """Returns the pool's permutation of an epoch."""
+        return PermutedPlan.of(self._run.num_examples, self._run.seed, epoch)
+
+    def observe(
+        self, ids: Int64[np.ndarray, " n"], losses: Float32[np.ndarray, " n"]
+    ) -> None:
+        """Nothing to learn."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curator.samplers import Permutation
-from curator.samplers._permutation import _permute
+from curator.samplers._permutation import _permute, _unpermute
 
 FIRST_NETWORK = (1 << 16) + 1  # the smallest pool that is not a table
 NUM_EPOCHS = 50
@@ -225,3 +225,39 @@ def test_every_order_of_a_tiny_pool_comes_as_often():
     seen = counts[counts > 0]
     assert len(seen) == 24
     assert ((seen - 100) ** 2 / 100).sum() < 23 + 5 * np.sqrt(2 * 23)
+
+
+# -- and back
+
+
+@pytest.mark.parametrize(
+    "num_examples",
+    [1, 2, 1000, FIRST_NETWORK - 1, FIRST_NETWORK, 257 * 258, 10**6, 10**12, 2**48],
+)
+@pytest.mark.parametrize("seed", [0, -5])
+def test_positions_are_where_the_ids_are(num_examples, seed):
+    permutation = Permutation(num_examples, seed, 3)
+    positions = np.linspace(0, num_examples - 1, 20_000).astype(np.int64)
+
+    assert np.array_equal(permutation.positions(permutation.at(positions)), positions)
+    assert np.array_equal(permutation.at(permutation.positions(positions)), positions)
+
+
+@given(
+    sides=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    keys=st.lists(st.integers(0, 2**64 - 1), min_size=8, max_size=8),
+)
+def test_network_can_be_run_back_for_any_sides_and_keys(sides, keys):
+    network = (np.uint64(sides[0]), np.uint64(sides[1])), [np.uint64(k) for k in keys]
+    values = np.arange(sides[0] * sides[1], dtype=np.uint64)
+
+    assert np.array_equal(_unpermute(_permute(values, *network), *network), values)
+
+
+@pytest.mark.parametrize("num_examples", [100, 10**6])
+def test_id_out_of_range_is_refused(num_examples):
+    message = (
+        rf"ids must be in \[0, {num_examples}\); got some from 3 to {num_examples}"
+    )
+    with pytest.raises(ValueError, match=message):
+        Permutation(num_examples, 0, 0).positions(np.array([3, num_examples]))
