@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from curator.errors import FeatureError
-from curator.policies import Policy
+from curator.policies import Policy, RememberingPolicy
 from curator.rng import Noise
 from curator.types import Feature, Features, PairEmbeddings, Selection
 
@@ -32,7 +32,8 @@ def assert_policy_contract(
 
     Args:
         policy: The policy.
-        make_features: Makes the features of that many candidates, all finite.
+        make_features: Makes the features of that many candidates, all finite; and, for
+            a policy with memory, a ``memory`` of any number of rows.
         super_batch_size: B, at least 2.
         batch_size: K, at most B / 2 and as large as the policy needs it to be.
 
@@ -45,14 +46,14 @@ def assert_policy_contract(
     """
     # Neither sorted nor dense: ids and positions must not be mixed up.
     ids = np.random.default_rng(0).permutation(10 * super_batch_size)[:super_batch_size]
-    features = {
-        name: _with_rows(feature, np.arange(super_batch_size))
-        for name, feature in make_features(super_batch_size).items()
-    }
+    features = _with_rows(make_features(super_batch_size), np.arange(super_batch_size))
     _check_sizes(policy, ids, features, batch_size)
     _check_needs(policy, ids, features, batch_size)
     _check_repeatable(policy, ids, features, batch_size)
+    _check_memory(policy, ids, features, batch_size)
     for name in sorted(policy.needs):
+        if not _can_be_spoilt(name, features[name]):
+            continue
         spoilt = {**features, name: _spoil(features[name], super_batch_size // 2)}
         _check_quarantine(policy, ids, spoilt, super_batch_size // 2)
         _check_repeatable(policy, ids, spoilt, super_batch_size - batch_size // 2)
@@ -107,12 +108,40 @@ def _check_repeatable(
     _require(_equal(first, again, ids, ids), "two equal calls chose differently")
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(ids))
-        shuffled = {name: _with_rows(value, order) for name, value in features.items()}
+        shuffled = _with_rows(features, order)
         other = _select(policy, ids[order], shuffled, batch_size)
         _require(
             _equal(first, other, ids, ids[order]),
-            "shuffling the candidates changed the examples, their order or scores",
+            "shuffling the candidates changed the examples, their order, scores or "
+            "what is remembered",
         )
+
+
+def _check_memory(
+    policy: Policy,
+    ids: Int64[np.ndarray, " B"],
+    features: Features,
+    batch_size: int,
+) -> None:
+    """What a policy remembers comes back to it as ``memory``, from nothing on."""
+    remembers = isinstance(policy, RememberingPolicy)
+    _require(
+        remembers == ("memory" in policy.needs),
+        "a policy that needs 'memory' must say its memory_rows, and no other may",
+    )
+    if not isinstance(policy, RememberingPolicy):
+        return
+    limit = policy.memory_rows
+    _require(limit >= 1, f"memory_rows must be at least 1; got {limit}")
+    width = _memory_of(features).shape[1]
+    memory = np.empty((0, width), np.float32)
+    for _ in range(3):
+        memory.flags.writeable = False
+        remembered = {**features, "memory": memory}
+        _check_repeatable(policy, ids, remembered, batch_size)
+        rows = _select(policy, ids, remembered, batch_size).remember
+        _require(rows is not None, "a policy that needs 'memory' must remember rows")
+        memory = np.concatenate([memory, np.asarray(rows)])[-limit:]
 
 
 def _check_quarantine(
@@ -169,7 +198,27 @@ def _select(
         selection.scores is None or selection.scores.shape == (num_selected,),
         "scores must be None or one per chosen example",
     )
+    _check_remembered(policy, features, selection.remember)
     return selection
+
+
+def _check_remembered(
+    policy: Policy, features: Features, rows: np.ndarray | None
+) -> None:
+    """Finite float32 rows as wide as the memory; none without a memory."""
+    if rows is None:
+        return
+    _require(
+        "memory" in policy.needs,
+        "a policy that remembers must need 'memory'; got rows and no such need",
+    )
+    width = _memory_of(features).shape[1]
+    _require(
+        rows.ndim == 2 and rows.shape[1] == width and rows.dtype == np.float32,
+        f"remembered rows must be float32 of shape (rows, {width}), as the memory is; "
+        f"got {rows.dtype} of shape {rows.shape}",
+    )
+    _require(bool(np.isfinite(rows).all()), "remembered rows must be finite")
 
 
 def _equal(
@@ -183,15 +232,40 @@ def _equal(
         same_scores = first.scores is second.scores
     else:
         same_scores = np.array_equal(first.scores, second.scores, equal_nan=True)
+    if first.remember is None or second.remember is None:
+        same_memory = first.remember is second.remember
+    else:
+        same_memory = np.array_equal(first.remember, second.remember)
     return (
         same_scores
+        and same_memory
         and np.array_equal(first_ids[first.indices], second_ids[second.indices])
         and np.array_equal(first.weights, second.weights)
         and first.stats == second.stats
     )
 
 
-def _with_rows(feature: Feature, rows: Int64[np.ndarray, " _"]) -> Feature:
+def _memory_of(features: Features) -> np.ndarray:
+    """Returns the memory that was made."""
+    memory = features["memory"]
+    if not isinstance(memory, np.ndarray) or memory.ndim != 2:
+        msg = f"'memory' must be an array of shape (rows, width); got {memory!r}"
+        raise AssertionError(msg)
+    return memory
+
+
+def _with_rows(features: Features, rows: Int64[np.ndarray, " _"]) -> Features:
+    """Returns the features of some candidates, read-only; memory is of none."""
+    chosen = {
+        name: _take(value, rows) for name, value in features.items() if name != "memory"
+    }
+    if "memory" not in features:
+        return chosen
+    memory = _memory_of(features)
+    return {**chosen, "memory": _take(memory, np.arange(len(memory)))}
+
+
+def _take(feature: Feature, rows: Int64[np.ndarray, " _"]) -> Feature:
     """Returns some rows of a feature, read-only."""
     if isinstance(feature, PairEmbeddings):
         queries, targets = feature.queries[rows], feature.targets[rows]
@@ -200,6 +274,13 @@ def _with_rows(feature: Feature, rows: Int64[np.ndarray, " _"]) -> Feature:
     values = feature[rows]
     values.flags.writeable = False
     return values
+
+
+def _can_be_spoilt(name: str, feature: Feature) -> bool:
+    """Whether a feature says something of candidates, and can say NaN."""
+    if isinstance(feature, PairEmbeddings):
+        return True
+    return name != "memory" and np.issubdtype(feature.dtype, np.floating)
 
 
 def _spoil(feature: Feature, num_rows: int) -> Feature:

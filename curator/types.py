@@ -23,11 +23,13 @@ class SuperBatch:
         step: The learner's global step, from 0.
         epoch: The sampler's pass over the pool, from 0.
         ids: Example ids in the sampler's order, without repeats.
+        weights: The sampler's weight of each; None where all are 1.
     """
 
     step: int
     epoch: int
     ids: Int64[np.ndarray, " B"]
+    weights: Float32[np.ndarray, " B"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -50,10 +52,16 @@ class PairEmbeddings:
 
 
 Feature: TypeAlias = "PairEmbeddings | np.ndarray"
-"""One feature of a super-batch: embeddings, or one float per candidate (shape B)."""
+"""One feature of a super-batch: embeddings, one value per candidate (shape B), or one
+row per candidate (shape B, D)."""
 
 Features: TypeAlias = Mapping[str, Feature]
-"""Features by name: ``learner.embeddings``, ``reference.loss`` and so on."""
+"""Features by name.
+
+Of a model: ``learner.embeddings``, ``reference.loss``, ``learner.grad_norm`` and so on;
+of the pool: ``pool.COLUMN``, one value per candidate; of the policy's own past:
+``memory``, the rows it asked to remember, oldest first.
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -67,9 +75,12 @@ class Selection:
             ranks by nothing. NaN for an example that was topped up.
         stats: Counts and diagnostics of this selection, by name
             (``num_quarantined``, ``num_topped_up`` ...).
+        remember: Rows that the policy wants to see again as the feature ``memory``
+            once the step has been trained on; None for a policy without memory.
     """
 
     indices: Int64[np.ndarray, " K"]
     weights: Float32[np.ndarray, " K"]
     scores: Float[np.ndarray, " K"] | None = None
     stats: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+    remember: Float32[np.ndarray, "rows width"] | None = None

@@ -36,9 +36,16 @@ def random_features(needs: Collection[str], num: int, seed: int = 0) -> Features
     """Finite features of any name a policy may need."""
     rng = np.random.default_rng(seed)
     features: dict[str, Feature] = {}
+    width = 3 if "learner.projection" in needs else 1
     for name in sorted(needs):
         if name.endswith(".embeddings"):
             features[name] = random_embeddings(rng, num)
+        elif name.endswith(".projection"):
+            features[name] = rng.standard_normal((num, width)).astype(np.float32)
+        elif name == "memory":
+            features[name] = rng.gamma(2.0, size=(10, width)).astype(np.float32)
+        elif name.startswith("pool."):
+            features[name] = rng.choice(["books", "code", "web"], size=num)
         else:
             features[name] = rng.gamma(2.0, size=num).astype(np.float32)
     return features

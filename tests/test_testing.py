@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import doctest
 from typing import cast
 
 import numpy as np
 import pytest
 from pair_worlds import random_features
 
-from curator.policies import Joint, TopK, Uniform
+import curator.testing
+from curator.errors import FeatureError
+from curator.policies import DomainQuota, Joint, TopK, Uniform
 from curator.rng import Noise
 from curator.testing import assert_policy_contract
 from curator.types import Features, Selection
@@ -94,6 +97,80 @@ class WeighsWithNaN(Honest):
         return dataclasses.replace(selection, weights=weights)
 
 
+class Remembering(Honest):
+    """Ranks by the learner's loss, those below the remembered mean last."""
+
+    needs = frozenset({"learner.loss", "memory"})
+    memory_rows = 3
+
+    def select(self, ids, features, num_selected, noise):
+        if "memory" not in features:
+            raise FeatureError("the policy needs the feature 'memory'")
+        memory = cast(np.ndarray, features["memory"])
+        losses = cast(np.ndarray, features.get("learner.loss", np.ones(0)))
+        if len(losses) and len(memory):
+            losses = np.where(losses < memory.mean(), losses - 1e3, losses)
+            features = {"learner.loss": losses}
+        selection = super().select(ids, features, num_selected, noise)
+        return dataclasses.replace(selection, remember=self.rows(losses))
+
+    def rows(self, losses: np.ndarray) -> np.ndarray | None:
+        return np.full((1, 1), np.nanmax(losses), np.float32)
+
+
+class HidesItsMemoryRows(Remembering):
+    memory_rows = property()  # raises AttributeError
+
+
+class RemembersNothing(Remembering):
+    def rows(self, losses):
+        return None
+
+
+class RemembersPositions(Remembering):
+    def rows(self, losses):
+        return losses[:2, None].astype(np.float32)
+
+
+class RemembersWiderRows(Remembering):
+    def rows(self, losses):
+        return np.ones((1, 4), np.float32)
+
+
+class RemembersNaN(Remembering):
+    def rows(self, losses):
+        return np.full((1, 1), np.nan, np.float32)
+
+
+class RemembersUnasked(Remembering):
+    needs = Honest.needs
+    memory_rows = property()
+
+    def select(self, ids, features, num_selected, noise):
+        selection = Honest.select(self, ids, features, num_selected, noise)
+        return dataclasses.replace(selection, remember=np.ones((1, 1), np.float32))
+
+
+def test_policy_with_memory_passes():
+    assert_policy_contract(
+        Remembering(), lambda num: random_features(Remembering.needs, num)
+    )
+
+
+def test_labels_of_the_pool_are_left_alone():
+    policy = DomainQuota(score="loss")
+
+    assert_policy_contract(policy, lambda num: random_features(policy.needs, num))
+
+
+def test_memory_that_is_no_rows_is_an_error():
+    def features(num):
+        return {**random_features(Honest.needs, num), "memory": np.ones(4, np.float32)}
+
+    with pytest.raises(AssertionError, match=r"an array of shape \(rows, width"):
+        assert_policy_contract(Remembering(), features)
+
+
 def test_honest_policy_passes():
     assert_policy_contract(Honest(), lambda num: random_features(Honest.needs, num))
 
@@ -110,6 +187,12 @@ def test_honest_policy_passes():
         (TrustsNaN, "non-finite features were chosen"),
         (HidesTheQuarantine, r"stats\['num_quarantined'\] must be 32"),
         (WeighsWithNaN, "weights must be finite"),
+        (HidesItsMemoryRows, "must say its memory_rows"),
+        (RemembersNothing, "needs 'memory' must remember rows"),
+        (RemembersPositions, "shuffling the candidates changed"),
+        (RemembersWiderRows, r"shape \(rows, 1\).*; got float32 of shape \(1, 4\)"),
+        (RemembersNaN, "remembered rows must be finite"),
+        (RemembersUnasked, "got rows and no such need"),
     ],
 )
 def test_broken_policy_is_caught(policy, message):
@@ -141,3 +224,10 @@ def test_sizes_may_fit_the_policy():
         super_batch_size=12,
         batch_size=4,
     )
+
+
+def test_documented_example_runs():
+    results = doctest.testmod(curator.testing)
+
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from curator.rng import Noise
 from curator.types import Features, Selection
 
-__all__ = ["Policy"]
+__all__ = ["Policy", "RememberingPolicy"]
 
 
 @runtime_checkable
@@ -58,4 +58,20 @@ class Policy(Protocol):
             FeatureError: A needed feature is missing or of the wrong shape.
             ValueError: ``num_selected`` is out of range.
         """
+        ...
+
+
+@runtime_checkable
+class RememberingPolicy(Policy, Protocol):
+    """A policy that looks back on what it selected.
+
+    Its ``needs`` hold ``memory``: float32 of shape (rows, width), the newest rows of
+    ``Selection.remember`` of the steps that were trained on, oldest first, as of the
+    report of step ``s - 1 - max_ahead``; no rows at first. The engine keeps them, in
+    the ledger, so the policy stays pure.
+    """
+
+    @property
+    def memory_rows(self) -> int:
+        """How many rows it wants back, at most."""
         ...

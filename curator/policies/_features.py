@@ -8,13 +8,25 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from curator.errors import FeatureError
-from curator.scores import SCORES, PairLoss, PairModel, ScoreName, usable_rows
+from curator.scores import (
+    SCORES,
+    PairLoss,
+    PairModel,
+    ScoreName,
+    usable_rows,
+)
 from curator.types import Feature, Features, PairEmbeddings
 
-__all__ = ["check_num_selected", "read_pairs", "read_scores"]
+__all__ = [
+    "check_num_selected",
+    "read_labels",
+    "read_memory",
+    "read_pairs",
+    "read_scores",
+]
 
 
 def check_num_selected(ids: Int64[np.ndarray, " B"], num_selected: int) -> None:
@@ -30,26 +42,73 @@ def check_num_selected(ids: Int64[np.ndarray, " B"], num_selected: int) -> None:
 def read_scores(
     features: Features, score: ScoreName, ids: Int64[np.ndarray, " B"]
 ) -> Float64[np.ndarray, " B"]:
-    """Returns the score of each candidate's losses; not finite where they are not.
+    """Returns the score of each candidate; not finite where a feature of it is not.
 
     Raises:
-        FeatureError: A loss is missing or not one float per candidate.
+        FeatureError: A feature is missing or not one float per candidate.
     """
     total = np.zeros(len(ids))
-    for model, coefficient in SCORES[score].terms:
-        name = f"{model}.loss"
-        losses = _read(features, name)
-        if not isinstance(losses, np.ndarray) or losses.shape != (len(ids),):
-            raise _wrong(name, losses, f"one float per candidate, shape ({len(ids)},)")
-        if not np.issubdtype(losses.dtype, np.floating):
-            raise _wrong(name, losses, "float16, float32 or float64")
+    for name, coefficient in SCORES[score].terms:
+        values = _read(features, name)
+        if not isinstance(values, np.ndarray) or values.shape != (len(ids),):
+            raise _wrong(name, values, f"one float per candidate, shape ({len(ids)},)")
+        if not np.issubdtype(values.dtype, np.floating):
+            raise _wrong(name, values, "float16, float32 or float64")
         with np.errstate(over="ignore", invalid="ignore"):
-            total += coefficient * losses.astype(np.float64)
+            total += coefficient * values.astype(np.float64)
     return total
 
 
+def read_memory(features: Features) -> Float32[np.ndarray, " rows"]:
+    """Returns what a policy remembered of its past, one value per row, oldest first.
+
+    Raises:
+        FeatureError: The memory is missing, or not rows of one float32.
+    """
+    name = "memory"
+    memory = _read(features, name)
+    if (
+        not isinstance(memory, np.ndarray)
+        or memory.dtype != np.float32
+        or memory.ndim != 2
+        or (len(memory) > 0 and memory.shape[1] != 1)
+    ):
+        wanted = "float32 of shape (rows, 1)"
+        raise _wrong(name, memory, wanted)
+    return memory.reshape(-1)
+
+
+def read_labels(
+    features: Features, name: str, ids: Int64[np.ndarray, " B"]
+) -> tuple[Shaped[np.ndarray, " B"], Bool[np.ndarray, " B"]]:
+    """Returns a column of labels as strings, and which candidates have one.
+
+    Raises:
+        FeatureError: The column is missing, or not one integer or string per candidate.
+    """
+    wanted = f"one integer or string per candidate, shape ({len(ids)},)"
+    values = _read(features, name)
+    if (
+        not isinstance(values, np.ndarray)
+        or values.shape != (len(ids),)
+        or values.dtype.kind not in "iuUO"
+    ):
+        raise _wrong(name, values, wanted)
+    known = np.ones(len(ids), bool)
+    if values.dtype.kind == "O":
+        for kind in sorted({type(value).__name__ for value in values}):
+            if kind not in ("NoneType", "int", "str"):
+                msg = f"feature {name!r} must be {wanted}; got a {kind}"
+                raise FeatureError(msg)
+        known = np.array([value is not None for value in values], bool)
+    return values.astype(np.str_), known
+
+
 def read_pairs(
-    features: Features, score: ScoreName, loss: PairLoss, ids: Int64[np.ndarray, " B"]
+    features: Features,
+    score: ScoreName,
+    loss: PairLoss,
+    ids: Int64[np.ndarray, " B"],
 ) -> tuple[Int64[np.ndarray, " n"], list[PairModel]]:
     """Returns the usable candidates in order of id, and each model's part of a score.
 
@@ -62,7 +121,7 @@ def read_pairs(
     """
     found: list[tuple[float, PairEmbeddings]] = []
     usable = np.ones(len(ids), bool)
-    for model, coefficient in SCORES[score].terms:
+    for model, coefficient in SCORES[score].models:
         embeddings = _read_embeddings(features, f"{model}.embeddings", loss, len(ids))
         usable &= usable_rows(embeddings)
         found.append((coefficient, embeddings))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -18,7 +18,7 @@ from curator.policies._features import check_num_selected, read_pairs
 from curator.policies._quarantine import complete
 from curator.policies._ranking import highest
 from curator.rng import Noise
-from curator.scores import PAIR_SCORES, SCORES, JointScores, PairLoss, ScoreName
+from curator.scores import PAIR_SCORES, SCORES, JointScores, PairLoss, PairScoreName
 from curator.types import Features, Selection
 
 __all__ = ["Joint", "chunk_sizes", "draw_jointly"]
@@ -57,14 +57,15 @@ class Joint:
 
     name: ClassVar[str] = "joint"
 
-    score: ScoreName = "learnability"
+    score: PairScoreName = "learnability"
     loss: PairLoss = "sigmoid"
     num_chunks: int = 16
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            msg = f"score must be one of {', '.join(SCORES)}; got {self.score!r}"
+        if self.score not in get_args(PairScoreName):
+            allowed = ", ".join(get_args(PairScoreName))
+            msg = f"score must be one of {allowed}; got {self.score!r}"
             raise ValueError(msg)
         if self.loss not in PAIR_SCORES:
             msg = f"loss must be one of {', '.join(PAIR_SCORES)}; got {self.loss!r}"
@@ -82,7 +83,9 @@ class Joint:
     @property
     def needs(self) -> frozenset[str]:
         """The embeddings of each model that the score is made of."""
-        return frozenset(f"{model}.embeddings" for model, _ in SCORES[self.score].terms)
+        return frozenset(
+            f"{model}.embeddings" for model, _ in SCORES[self.score].models
+        )
 
     def select(
         self,

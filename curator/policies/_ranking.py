@@ -1,4 +1,4 @@
-"""The highest of some keys, with ties broken fairly.
+"""The highest of some keys, with ties broken fairly; and orders without any keys.
 
 Shapes: ``B`` is the number of keys, ``K`` of those wanted.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from curator.rng import mix
+from curator.rng import Noise, mix
 
-__all__ = ["highest"]
+__all__ = ["highest", "mean_ranks", "random_order"]
 
 
 def highest(
@@ -32,3 +32,21 @@ def highest(
     contenders = np.flatnonzero(keys >= threshold)
     order = np.lexsort((mix(ids[contenders].astype(np.uint64)), -keys[contenders]))
     return contenders[order[:num_wanted]]
+
+
+def random_order(
+    ids: Int64[np.ndarray, " B"], noise: Noise, *, chunk: int = 0
+) -> Int64[np.ndarray, " B"]:
+    """Returns all positions in an order that belongs to the ids, not to the positions.
+
+    All orders are equally likely. Sums taken in it round alike however the candidates
+    were shuffled.
+    """
+    return highest(noise.uniform(ids, chunk=chunk), ids, len(ids))
+
+
+def mean_ranks(scores: Float64[np.ndarray, " B"]) -> Float64[np.ndarray, " B"]:
+    """Returns ranks, 1 for the highest; equal scores share the mean of theirs."""
+    _, values, counts = np.unique(-scores, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[values]

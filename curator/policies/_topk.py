@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
-from curator.policies._features import check_num_selected, read_pairs, read_scores
-from curator.policies._quarantine import complete
+from curator.policies._candidates import (
+    LossName,
+    check_score,
+    score_candidates,
+    score_needs,
+)
 from curator.policies._ranking import highest
 from curator.rng import Noise
-from curator.scores import PAIR_SCORES, SCORES, ScoreName
+from curator.scores import ScoreName
 from curator.types import Features, Selection
 
 __all__ = ["TopK"]
-
-_LOSSES = ("scalar", *sorted(PAIR_SCORES))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +37,9 @@ class TopK:
 
     Attributes:
         score: What is ranked by.
-        loss: ``scalar`` reads losses (``learner.loss``, ``reference.loss``);
-            ``sigmoid`` and ``softmax`` read embeddings and take the cost of each pair
-            with itself.
+        loss: ``scalar`` reads one float per feature of the score (``learner.loss``,
+            ``reference.loss`` ...); ``sigmoid`` and ``softmax`` read embeddings and
+            take the cost of each pair with itself.
 
     Stats: ``num_quarantined``, ``num_topped_up``, and ``score_mean`` of the chosen.
 
@@ -52,21 +54,15 @@ class TopK:
     name: ClassVar[str] = "topk"
 
     score: ScoreName = "learnability"
-    loss: Literal["scalar", "sigmoid", "softmax"] = "scalar"
+    loss: LossName = "scalar"
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            msg = f"score must be one of {', '.join(SCORES)}; got {self.score!r}"
-            raise ValueError(msg)
-        if self.loss not in _LOSSES:
-            msg = f"loss must be one of {', '.join(_LOSSES)}; got {self.loss!r}"
-            raise ValueError(msg)
+        check_score(self.score, self.loss)
 
     @property
     def needs(self) -> frozenset[str]:
-        """The loss, or the embeddings, of each model that the score is made of."""
-        feature = "loss" if self.loss == "scalar" else "embeddings"
-        return frozenset(f"{model}.{feature}" for model, _ in SCORES[self.score].terms)
+        """The features, or embeddings, that the score is made of."""
+        return score_needs(self.score, self.loss)
 
     def select(
         self,
@@ -81,28 +77,7 @@ class TopK:
             FeatureError: A needed feature is missing or of the wrong shape.
             ValueError: ``num_selected`` is out of range.
         """
-        check_num_selected(ids, num_selected)
-        scores = self._scores(ids, features)
-        usable = np.isfinite(scores)
-        keys = np.where(usable, scores, -np.inf)
-        chosen = highest(keys, ids, min(num_selected, int(usable.sum())))
-        return complete(
-            chosen,
-            scores[chosen],
-            usable=usable,
-            ids=ids,
-            num_selected=num_selected,
-            noise=noise,
-            stats={},
+        candidates, scores = score_candidates(
+            self.score, self.loss, ids, features, num_selected, noise
         )
-
-    def _scores(
-        self, ids: Int64[np.ndarray, " B"], features: Features
-    ) -> Float64[np.ndarray, " B"]:
-        """Returns the score of each candidate, not finite where it has none."""
-        if self.loss == "scalar":
-            return read_scores(features, self.score, ids)
-        rows, models = read_pairs(features, self.score, self.loss, ids)
-        scores = np.full(len(ids), np.nan)
-        scores[rows] = PAIR_SCORES[self.loss](models).scores()
-        return scores
+        return candidates.select(highest(scores, candidates.ids, candidates.num_drawn))

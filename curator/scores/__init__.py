@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 from curator.scores._pairwise import JointScores, PairModel, usable_rows
-from curator.scores._scores import SCORES, Score, ScoreName
+from curator.scores._scores import SCORES, PairScoreName, Score, ScoreName
 from curator.scores._sigmoid import SigmoidScores
 from curator.scores._softmax import SoftmaxScores
 
@@ -19,6 +19,7 @@ __all__ = [
     "JointScores",
     "PairLoss",
     "PairModel",
+    "PairScoreName",
     "Score",
     "ScoreName",
     "SigmoidScores",

@@ -2,18 +2,52 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from typing import get_args
 
 import pytest
 from pair_worlds import random_features
 
-from curator.policies import POLICIES, Joint, Policy, TopK
-from curator.scores import PAIR_SCORES, SCORES
+from curator.policies import (
+    POLICIES,
+    DomainQuota,
+    Importance,
+    Joint,
+    Policy,
+    Power,
+    SelectiveBackprop,
+    Softmax,
+    SoftRank,
+    Stratified,
+    TopK,
+)
+from curator.scores import PAIR_SCORES, SCORES, PairScoreName
 from curator.testing import assert_policy_contract
 
+PAIR_SCORE_NAMES: tuple[PairScoreName, ...] = get_args(PairScoreName)
+
 VARIANTS: list[Policy] = [
-    *(policy() for policy in POLICIES.values()),
-    *(TopK(score=score, loss="softmax") for score in SCORES),
-    *(Joint(score=score, num_chunks=3) for score in SCORES),
+    # What a backward pass costs has no default: it is to be measured.
+    *(
+        Importance(backward_ratio=2.0) if name == "importance" else policy()
+        for name, policy in POLICIES.items()
+    ),
+    *(TopK(score=score) for score in SCORES),
+    *(TopK(score=score, loss="softmax") for score in PAIR_SCORE_NAMES),
+    *(
+        policy(beta=beta, weights="horvitz_thompson")
+        for policy in (Power, Softmax, SoftRank, SelectiveBackprop)
+        for beta in (0.0, 1.0, 50.0)
+    ),
+    Power(score="hard_learner", loss="sigmoid"),
+    Softmax(loss="softmax"),
+    # Backward passes so costly that the draw is never uniform.
+    Importance(backward_ratio=1e6, uniform_share=0.5),
+    Importance(backward_ratio=1e6, score="hard_learner", loss="sigmoid"),
+    SelectiveBackprop(ring_size=7, p_min=0.1),
+    Stratified(weights="horvitz_thompson", num_strata=5, drop_highest=0.0),
+    DomainQuota(quotas={"web": 3.0, "code": 1.0}, score="learnability"),
+    DomainQuota(domain="source", score="easy_reference", loss="sigmoid"),
+    *(Joint(score=score, num_chunks=3) for score in PAIR_SCORE_NAMES),
     *(Joint(loss=loss, num_chunks=3, temperature=0.0) for loss in PAIR_SCORES),
     Joint(num_chunks=1),
     Joint(num_chunks=24, temperature=0.2),
@@ -31,9 +65,9 @@ def test_policies_are_registered_under_their_names():
         assert policy.name == name
 
 
-@pytest.mark.parametrize("name", ["policies._topk", "policies._uniform", "testing"])
+@pytest.mark.parametrize("name", ["domain_quota", "stratified", "topk", "uniform"])
 def test_documented_examples_run(name):
-    results = doctest.testmod(importlib.import_module(f"curator.{name}"))
+    results = doctest.testmod(importlib.import_module(f"curator.policies._{name}"))
 
     assert results.attempted > 0
     assert results.failed == 0

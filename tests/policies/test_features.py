@@ -7,7 +7,7 @@ import pytest
 from pair_worlds import random_embeddings, random_features
 
 from curator.errors import FeatureError
-from curator.policies import Joint, TopK
+from curator.policies import Joint, SelectiveBackprop, TopK
 from curator.rng import Noise
 
 NOISE = Noise(seed=0, step=0)
@@ -150,3 +150,36 @@ def test_candidate_with_a_bad_loss_of_either_model_is_set_aside(value):
 
     assert not {3, 7} & set(selection.indices.tolist())
     assert selection.stats["num_quarantined"] == 2
+
+
+@pytest.mark.parametrize(
+    ("memory", "given"),
+    [
+        (np.zeros((5, 2), np.float32), r"float32 of shape \(5, 2\)"),
+        (np.zeros(5, np.float32), r"float32 of shape \(5,\)"),
+        (np.zeros((5, 1)), r"float64 of shape \(5, 1\)"),
+    ],
+)
+def test_memory_of_another_form_is_an_error(memory, given):
+    features = {"learner.loss": np.ones(20), "memory": memory}
+
+    with pytest.raises(
+        FeatureError, match=rf"float32 of shape \(rows, 1\); got {given}"
+    ):
+        select(SelectiveBackprop(), features)
+
+
+def test_embeddings_as_memory_are_an_error(embeddings):
+    features = {"learner.loss": np.ones(20), "memory": embeddings}
+
+    with pytest.raises(FeatureError, match="got PairEmbeddings"):
+        select(SelectiveBackprop(), features)
+
+
+@pytest.mark.parametrize("width", [0, 1, 7])
+def test_memory_without_rows_may_have_any_width(width):
+    memory = np.empty((0, width), np.float32)
+
+    features = {"learner.loss": np.ones(20), "memory": memory}
+
+    assert len(select(SelectiveBackprop(), features).indices) == 4

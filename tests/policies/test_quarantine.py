@@ -60,3 +60,49 @@ def test_topping_up_is_uniform():
     assert counts[0] == 0
     chi_square = ((counts[1:] - expected) ** 2 / (expected * (1 - 2 / 6))).sum() * 5 / 6
     assert chi_square < 20.5  # 99.9 % of chi-square with 5 degrees of freedom
+
+
+def test_topped_up_examples_have_weight_one():
+    selection = complete(
+        np.array([2, 0]),
+        np.array([5.0, 4.0]),
+        usable=np.array([True, False, True, False]),
+        ids=np.arange(4),
+        num_selected=3,
+        noise=Noise(seed=0, step=0),
+        stats={},
+        weights=np.array([0.25, 8.0]),
+        remember=np.ones((2, 1), np.float32),
+    )
+
+    assert selection.weights.tolist() == [0.25, 8, 1]
+    assert selection.remember.tolist() == [[1], [1]]
+
+
+def test_what_is_ranked_by_nothing_has_no_scores():
+    selection = complete(
+        np.array([2, 0]),
+        None,
+        usable=np.array([True, False, True]),
+        ids=np.arange(3),
+        num_selected=3,
+        noise=Noise(seed=0, step=0),
+        stats={},
+    )
+
+    assert selection.scores is None
+    assert "score_mean" not in selection.stats
+
+
+def test_mean_of_large_scores_is_finite():
+    selection = complete(
+        np.array([0, 1]),
+        np.array([1.5e308, 1.5e308]),
+        usable=np.ones(2, bool),
+        ids=np.arange(2),
+        num_selected=2,
+        noise=Noise(seed=0, step=0),
+        stats={},
+    )
+
+    assert selection.stats["score_mean"] == 1.5e308

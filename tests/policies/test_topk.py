@@ -103,7 +103,7 @@ def test_mismatched_pairs_are_avoided_or_sought_as_the_score_says():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("score", "loss", "score must be one of easy_reference.*; got 'loss'"),
+        ("score", "rho", "score must be one of easy_reference.*; got 'rho'"),
         ("loss", "hinge", "loss must be one of scalar, sigmoid, softmax; got 'hinge'"),
     ],
 )

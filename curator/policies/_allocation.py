@@ -1,0 +1,99 @@
+"""How many of each group: shares with caps, whole numbers, water-filling.
+
+Shapes: ``G`` is the number of groups, ``n`` of candidates, ``m`` of those drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+__all__ = ["capped_shares", "first_of_groups", "round_shares", "water_fill"]
+
+# Remainders closer than this are equal; rounding must not decide who gets the odd one.
+_DECIMALS = 9
+
+
+def capped_shares(
+    shares: Float64[np.ndarray, " G"], caps: Float64[np.ndarray, " G"], total: float
+) -> Float64[np.ndarray, " G"]:
+    """Returns ``total`` split in proportion to ``shares``, none above its cap.
+
+    What a cap cuts off goes to the others, in proportion again.
+
+    Args:
+        shares: Above 0, of any scale.
+        caps: What each group takes at most.
+        total: At most the sum of the caps.
+    """
+    split = np.zeros(len(shares))
+    is_open = np.ones(len(shares), bool)
+    while is_open.any():
+        rest = total - caps[~is_open].sum()
+        split[is_open] = rest * (shares[is_open] / shares[is_open].sum())
+        over = is_open & (split >= caps)
+        if not over.any():
+            break
+        split[over] = caps[over]
+        is_open &= ~over
+    return split
+
+
+def round_shares(
+    split: Float64[np.ndarray, " G"],
+    total: int,
+    ties: Float64[np.ndarray, " G"],
+) -> Int64[np.ndarray, " G"]:
+    """Returns whole numbers with sum ``total``, each within 1 of its share.
+
+    The largest remainders are rounded up (Hamilton's method).
+
+    Args:
+        split: The sum is ``total`` up to rounding.
+        total: The sum.
+        ties: Equal remainders are rounded up in the order of these, highest first.
+    """
+    counts = np.floor(split).astype(np.int64)
+    remainders = np.round(split - counts, _DECIMALS)
+    rounded_up = np.lexsort((ties, remainders))[::-1][: total - counts.sum()]
+    counts[rounded_up] += 1
+    return counts
+
+
+def water_fill(
+    sizes: Int64[np.ndarray, " G"], total: int, ties: Float64[np.ndarray, " G"]
+) -> Int64[np.ndarray, " G"]:
+    """Returns how many of each group, as equally as the sizes allow.
+
+    The smallest groups are served first; each gets its part of what is left, or all it
+    has.
+
+    Args:
+        sizes: How many candidates each group has.
+        total: The sum wanted, at most that of the sizes.
+        ties: Of groups of equal size, the odd ones go to the highest of these.
+    """
+    counts = np.zeros(len(sizes), np.int64)
+    left = total
+    order = np.lexsort((ties, sizes))
+    for rank, group in enumerate(order):
+        counts[group] = min(int(sizes[group]), left // (len(order) - rank))
+        left -= int(counts[group])
+    return counts
+
+
+def first_of_groups(
+    groups: Int64[np.ndarray, " n"], counts: Int64[np.ndarray, " G"]
+) -> Bool[np.ndarray, " n"]:
+    """Returns which candidates are among the first ``counts[group]`` of their group.
+
+    Args:
+        groups: The group of each candidate, in the order of preference.
+        counts: How many of each group.
+    """
+    order = np.argsort(groups, kind="stable")
+    sizes = np.bincount(groups, minlength=len(counts))
+    starts = np.cumsum(sizes) - sizes
+    ranks = np.empty(len(groups), np.int64)
+    ranks[order] = np.arange(len(groups)) - starts[groups[order]]
+    return ranks < counts[groups]
