@@ -13,17 +13,34 @@ __all__ = ["SessionInfo", "rank_slice"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What a session is, where it is, and what it has cost."""
+    """What a session is, where it is, and what it has cost.
+
+    Attributes:
+        name: The session.
+        spec: Its specification.
+        fingerprint: Digest of specification, pool and models.
+        num_examples: Of the pool.
+        num_steps_per_epoch: Of the newest epoch that is planned.
+        num_steps: How long it is; None where it is endless, or not known yet.
+        num_defined: Steps in the ledger.
+        next_step: The first that is not closed.
+        needs_learner: The server scores with snapshots of the learner.
+        needs_initial_snapshot: Step 0 waits for one.
+        depends_on_losses: Epochs are planned from reported losses.
+        cost: What selection has cost so far, by name.
+    """
 
     name: str
     spec: SessionSpec
     fingerprint: str
     num_examples: int
     num_steps_per_epoch: int
+    num_steps: int | None
     num_defined: int
     next_step: int
     needs_learner: bool
     needs_initial_snapshot: bool
+    depends_on_losses: bool
     cost: Mapping[str, float]
 
 

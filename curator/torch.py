@@ -43,9 +43,12 @@ class _Stateful:
         Raises:
             TypeError: The session is endless.
         """
-        num_steps = self.session.info.spec.num_steps
+        num_steps = self.session.info.num_steps
         if num_steps is None:
-            msg = f"session {self.session.name!r} is endless: it has no num_steps"
+            msg = (
+                f"session {self.session.name!r} has no length: it is endless, or its "
+                "epochs are planned from losses (batch.epoch_num_steps tells each)"
+            )
             raise TypeError(msg)
         return num_steps - self.session.state_dict()["step"]
 

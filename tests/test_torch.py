@@ -54,7 +54,7 @@ def test_a_loader_yields_every_batch_as_tensors(service):
 
 
 def test_an_endless_loader_has_no_length(service):
-    with pytest.raises(TypeError, match=r"'endless' is endless"):
+    with pytest.raises(TypeError, match=r"'endless' has no length: it is endless"):
         len(Loader(service.open("endless")))
 
 

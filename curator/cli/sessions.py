@@ -26,9 +26,9 @@ def sessions(target: str) -> int:
         for name in names:
             info = service.describe(name)
             spec, cost = info.spec, info.cost
-            length = "(endless)" if spec.num_steps is None else f"of {spec.num_steps}"
+            length = "" if info.num_steps is None else f" of {info.num_steps}"
             print(
-                f"{name}: step {info.next_step} {length}, {info.num_defined} defined; "
+                f"{name}: step {info.next_step}{length}, {info.num_defined} defined; "
                 f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}, "
                 f"pool {spec.pool} ({info.num_examples:,} examples)"
             )

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from curator.errors import FeedbackError
+from curator.errors import FeatureError, FeedbackError
 
-__all__ = ["to_ids", "to_losses"]
+__all__ = ["to_ids", "to_losses", "to_output"]
 
 
 def to_numpy(values: Any) -> np.ndarray:
@@ -60,3 +60,20 @@ def to_losses(
         )
         raise FeedbackError(msg)
     return losses.astype(np.float32)
+
+
+def to_output(name: str, values: Any, num_examples: int) -> Float32[np.ndarray, "n *w"]:
+    """Returns what a model says of each candidate: a number or a row of numbers.
+
+    Raises:
+        FeatureError: It is neither.
+    """
+    output = to_numpy(values)
+    is_rows = output.ndim in (1, 2) and len(output) == num_examples
+    if not is_rows or output.dtype.kind not in "fiu":
+        msg = (
+            f"{name}: expected a number or a row of numbers for each of {num_examples} "
+            f"candidates; got {output.dtype} of shape {output.shape}"
+        )
+        raise FeatureError(msg)
+    return output.astype(np.float32)

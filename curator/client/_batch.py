@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from curator.client._transport import Delivery
+from curator.config import Weighting
 from curator.errors import MissingDependencyError
+from curator.types import PairEmbeddings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Format", "check_format"]
 
 Format = Literal["numpy", "torch"]
+
+_EMBEDDINGS = "reference.embeddings"
+_SIDES = ("queries", "targets")
 
 
 def check_format(format: str) -> None:
@@ -64,6 +69,21 @@ class Batch:
         return self.delivery.epoch
 
     @property
+    def epoch_first_step(self) -> int:
+        """The first step of the sampler's epoch that the batch is in."""
+        return self.delivery.epoch_first_step
+
+    @property
+    def epoch_num_steps(self) -> int:
+        """How many steps that epoch has, known before its first: for a schedule."""
+        return self.delivery.epoch_num_steps
+
+    @property
+    def weighting(self) -> Weighting:
+        """What the sampler's weights preserve: the ``sum`` or the ``mean``."""
+        return self.delivery.weighting
+
+    @property
     def ids(self) -> Any:
         """Example ids, int64 of shape ``[rows]``."""
         return self._array(self.delivery.ids)
@@ -92,6 +112,28 @@ class Batch:
     def rows(self) -> pa.RecordBatch | None:
         """The columns as Arrow; None where the stream holds ids only."""
         return self.delivery.rows
+
+    @property
+    def reference_embeddings(self) -> PairEmbeddings | None:
+        """The reference's embeddings of these examples, to distil from.
+
+        None where the session's ``reference_outputs`` do not say so. As torch tensors
+        they are ``batch["reference.embeddings.queries"]`` and ``.targets``.
+        """
+        if self.rows is None or f"{_EMBEDDINGS}.queries" not in self.columns:
+            return None
+        from curator.columns import column_to_numpy
+
+        sides = [self.rows.column(f"{_EMBEDDINGS}.{side}") for side in _SIDES]
+        queries, targets = (np.asarray(column_to_numpy(side)) for side in sides)
+        metadata = self.rows.schema.field(f"{_EMBEDDINGS}.queries").metadata
+        bias = metadata.get(b"logit_bias")
+        return PairEmbeddings(
+            queries,
+            targets,
+            logit_scale=float(metadata[b"logit_scale"]),
+            logit_bias=None if bias is None else float(bias),
+        )
 
     @property
     def columns(self) -> Sequence[str]:

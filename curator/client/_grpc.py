@@ -5,11 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float, Int64
 
 from curator import wire
@@ -196,6 +197,9 @@ class GrpcTransport:
         self._channel.close()
 
 
+_Received: TypeAlias = list[Delivery] | None
+
+
 class _GrpcStream:
     """Batches from a server; a stream that breaks goes on where it was."""
 
@@ -204,7 +208,7 @@ class _GrpcStream:
         stream_batches: Any,
         request: StreamRequest,
         target: str,
-        retry: Callable[[Callable[[], Delivery | None]], Delivery | None],
+        retry: Callable[[Callable[[], _Received]], _Received],
     ) -> None:
         self._stream_batches = stream_batches
         self._request = request
@@ -220,19 +224,20 @@ class _GrpcStream:
         )
         self._closed = False
         self._next_step = request.from_step
+        self._blocks = wire.BlockCache()
 
-    def __iter__(self) -> Iterator[Delivery]:
+    def __iter__(self) -> Iterator[Sequence[Delivery]]:
         while True:
-            delivery = self._retry(self._receive)
-            if delivery is None:
+            deliveries = self._retry(self._receive)
+            if deliveries is None:
                 return
             with self._lock:
-                self._credits -= 1
-                self._next_step = delivery.step + 1
-            yield delivery
+                self._credits -= len(deliveries)
+                self._next_step = deliveries[-1].step + 1
+            yield deliveries
 
-    def _receive(self) -> Delivery | None:
-        """Returns the next batch, None at the end; opens the call where it must."""
+    def _receive(self) -> list[Delivery] | None:
+        """Returns what comes next, None at the end; opens the call where it must."""
         with self._lock:
             if self._closed:
                 return None
@@ -265,25 +270,40 @@ class _GrpcStream:
         outgoing.put(pb.StreamBatchesRequest(start=start))
         self._call = self._stream_batches(iter(outgoing.get, None))
 
-    def _read(self, call: Any) -> Delivery | None:
-        response = cast("wire.Response | None", next(call, None))
-        if response is not None and response.is_end:
-            return None
-        if response is None or response.header is None:
-            msg = f"{self._target} sent no header where a batch should begin"
-            raise ServiceError(msg)
-        header = response.header
+    def _read(self, call: Any) -> list[Delivery] | None:
+        deliveries: list[Delivery] = []
+        while not deliveries:
+            response = cast("wire.Response | None", next(call, None))
+            if response is None:
+                msg = f"{self._target} ended the stream before its last batch"
+                raise ServiceError(msg)
+            if response.is_end:
+                return None
+            for header, chunk in response.parts:
+                if header is None:
+                    msg = f"{self._target} sent no header where a batch should begin"
+                    raise ServiceError(msg)
+                deliveries.append(_delivery(header, self._rows(header, chunk, call)))
+        return deliveries
+
+    def _rows(
+        self, header: pb.BatchHeader, chunk: memoryview, call: Any
+    ) -> pa.RecordBatch | None:
+        """Returns the rows of a batch, reading the rest of them where there is more."""
         if header.payload_bytes == 0:
-            return _delivery(header)
-        payload = wire.Reassembly(header.payload_bytes)
-        while True:
-            if response is None or response.chunk is None:
+            return None
+        if len(chunk) == header.payload_bytes:
+            return wire.rows_from_bytes(pa.py_buffer(chunk), trusted=True)
+        payload = wire.Reassembly(self._blocks.take(header.payload_bytes))
+        payload.add(chunk)
+        while not payload.is_complete:
+            response = cast("wire.Response | None", next(call, None))
+            if response is None or response.is_end:
                 msg = f"{self._target} ended a batch before its last byte"
                 raise ServiceError(msg)
-            payload.add(response.chunk)
-            if payload.is_complete:
-                return _delivery(header, payload)
-            response = cast("wire.Response | None", next(call, None))
+            for _, more in response.parts:
+                payload.add(more)
+        return payload.rows()
 
     def add_credits(self, num_batches: int, *, widen: bool = False) -> None:
         """Lets more batches be sent."""
@@ -307,9 +327,7 @@ class _GrpcStream:
                 self._call.cancel()
 
 
-def _delivery(
-    header: pb.BatchHeader, payload: wire.Reassembly | None = None
-) -> Delivery:
+def _delivery(header: pb.BatchHeader, rows: pa.RecordBatch | None = None) -> Delivery:
     return Delivery(
         step=header.step,
         epoch=header.epoch,
@@ -320,5 +338,8 @@ def _delivery(
         if header.HasField("snapshot_step")
         else None,
         late=header.late,
-        rows=None if payload is None else payload.rows(),
+        epoch_first_step=header.epoch_first_step,
+        epoch_num_steps=header.epoch_num_steps,
+        weighting=wire.weighting_from_proto(header.weighting),
+        rows=rows,
     )

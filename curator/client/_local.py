@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -45,8 +45,9 @@ class LocalTransport:
         self, name: str, step: int, ids: Int64[np.ndarray, " B"], features: Features
     ) -> Delivery:
         """Returns the sub-batch for features of a super-batch, without rows."""
-        record = self._registry.open(name).select(step, ids, features)
-        return _delivery(record, slice(None))
+        engine = self._registry.open(name)
+        record = engine.select(step, ids, features)
+        return _delivery(engine, record, slice(None))
 
     def report(
         self,
@@ -86,16 +87,18 @@ class _LocalStream:
         self._credits = threading.Semaphore(request.credits)
         self._closed = threading.Event()
         self._future: concurrent.futures.Future[StepRecord] | None = None
-        self._columns = engine.delivered_columns(request.columns)
+        self._columns = engine.delivery.columns(request.columns)
 
-    def __iter__(self) -> Iterator[Delivery]:
+    def __iter__(self) -> Iterator[Sequence[Delivery]]:
         step = self._request.from_step
-        while step != self._engine.spec.num_steps:
+        while step != self._engine.num_steps:
             self._credits.acquire()
             if self._closed.is_set():
                 return
             if self._request.super_batches:
                 delivery = self._super_batch(step)
+                if delivery is None:
+                    return
             else:
                 self._future = self._engine.record(step)
                 if self._closed.is_set():
@@ -104,22 +107,36 @@ class _LocalStream:
                     record = self._future.result()
                 except concurrent.futures.CancelledError:
                     return
-                delivery = self._with_rows(_delivery(record, self._slice))
-            yield delivery
+                delivery = self._with_rows(_delivery(self._engine, record, self._slice))
+            yield [delivery]
             step += 1
 
-    def _super_batch(self, step: int) -> Delivery:
-        candidates = self._engine.super_batch(step)
+    def _super_batch(self, step: int) -> Delivery | None:
+        candidates = self._engine.super_batch(step, self._closed.is_set)
+        if candidates is None:
+            return None
+        first, num_steps = self._engine.epoch(step)
         return self._with_rows(
             Delivery(
-                step, candidates.epoch, candidates.ids, None, None, None, False, None
+                step=step,
+                epoch=candidates.epoch,
+                ids=candidates.ids,
+                weights=None,
+                scores=None,
+                snapshot_step=None,
+                late=False,
+                epoch_first_step=first,
+                epoch_num_steps=num_steps,
+                weighting=self._engine.spec.weighting,
+                rows=None,
             )
         )
 
     def _with_rows(self, delivery: Delivery) -> Delivery:
         if not self._columns:
             return delivery
-        return delivery.with_rows(self._engine.pool.take(delivery.ids, self._columns))
+        rows = self._engine.delivery.rows(delivery.ids, self._columns)
+        return delivery.with_rows(rows)
 
     def add_credits(self, num_batches: int, *, widen: bool = False) -> None:
         """Lets more batches be sent."""
@@ -129,11 +146,13 @@ class _LocalStream:
         """Ends the stream, also while it waits."""
         self._closed.set()
         self._credits.release()
+        self._engine.wake()
         if self._future is not None:
             self._future.cancel()
 
 
-def _delivery(record: StepRecord, rows: slice) -> Delivery:
+def _delivery(engine: SessionEngine, record: StepRecord, rows: slice) -> Delivery:
+    first, num_steps = engine.epoch(record.step)
     return Delivery(
         step=record.step,
         epoch=record.epoch,
@@ -143,5 +162,8 @@ def _delivery(record: StepRecord, rows: slice) -> Delivery:
         scores=None if record.scores is None else record.scores[rows].copy(),
         snapshot_step=record.snapshot_step,
         late=record.late,
+        epoch_first_step=first,
+        epoch_num_steps=num_steps,
+        weighting=engine.spec.weighting,
         rows=None,
     )

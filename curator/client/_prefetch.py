@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from curator.client._transport import BatchStream, Delivery
 
@@ -36,9 +36,12 @@ class Prefetcher:
         self._stream = stream
         self._widen = widen
         self.stall_seconds = 0.0
-        self._ready: queue.SimpleQueue[Delivery | Exception | None] = (
+        self._ready: queue.SimpleQueue[Sequence[Delivery] | Exception | None] = (
             queue.SimpleQueue()
         )
+        self._in_hand: Iterator[Delivery] = iter(
+            ()
+        )  # what was taken from the queue at once
         self._thread = threading.Thread(
             target=self._run, name="curator-prefetch", daemon=True
         )
@@ -46,11 +49,12 @@ class Prefetcher:
 
     def _run(self) -> None:
         try:
-            for delivery in self._stream:
-                self._ready.put(delivery)
+            for deliveries in self._stream:
+                self._ready.put(deliveries)
                 if self._widen:
                     self._widen = False
-                    size = 1 if delivery.rows is None else delivery.rows.nbytes
+                    rows = deliveries[0].rows
+                    size = 1 if rows is None else rows.nbytes
                     ahead = min(AHEAD_BYTES // max(1, size), MOST_AHEAD)
                     if ahead > FEWEST_AHEAD:
                         self._stream.add_credits(ahead - FEWEST_AHEAD, widen=True)
@@ -63,15 +67,19 @@ class Prefetcher:
         return self
 
     def __next__(self) -> Delivery:
-        started = time.perf_counter()
-        item = self._ready.get()
-        self.stall_seconds += time.perf_counter() - started
-        if item is None:
-            raise StopIteration
-        if isinstance(item, Exception):
-            raise item
+        delivery = next(self._in_hand, None)
+        if delivery is None:
+            started = time.perf_counter()
+            item = self._ready.get()
+            self.stall_seconds += time.perf_counter() - started
+            if item is None:
+                raise StopIteration
+            if isinstance(item, Exception):
+                raise item
+            self._in_hand = iter(item)
+            delivery = next(self._in_hand)
         self._stream.add_credits(1)
-        return item
+        return delivery
 
     def close(self) -> None:
         """Ends the stream; what was received and not taken is dropped."""

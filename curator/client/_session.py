@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Int64
 
-from curator.client._arrays import to_ids, to_losses
+from curator.client._arrays import to_ids, to_losses, to_output
 from curator.client._batch import Batch, Format, check_format
 from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
 from curator.client._transport import Delivery, StreamRequest, Transport
@@ -24,6 +25,8 @@ from curator.sessions import SessionInfo, rank_slice
 from curator.types import Feature, PairEmbeddings
 
 __all__ = ["Session"]
+
+_log = logging.getLogger(__name__)
 
 STATE_VERSION = 1
 # Steps that were handed out and never reported, as trainers that need no feedback do;
@@ -52,9 +55,10 @@ class Session:
         self.world_size = world_size
         self._next = info.next_step  # the next step to hand to the trainer
         self._unreported = info.next_step  # the first step that is not reported
+        self._epoch = self._epoch_end = -1  # of the last batch that was handed out
         self._reported: set[int] = set()  # later ones that are
         # Whether this trainer reports: then reports, not fetches, are its progress.
-        self._reports = info.needs_learner or info.next_step > 0
+        self._reports = info.spec.depends_on_reports or info.next_step > 0
         self._needs_initial_snapshot = info.needs_initial_snapshot
         self._outstanding: collections.OrderedDict[int, np.ndarray] = (
             collections.OrderedDict()
@@ -170,6 +174,8 @@ class Session:
                 if delivery is None:
                     return
                 self._next = delivery.step + 1
+                self._epoch = delivery.epoch
+                self._epoch_end = delivery.epoch_first_step + delivery.epoch_num_steps
                 if not super_batches:
                     self._hand_out(delivery)
                 yield Batch(delivery, format_, device)
@@ -180,7 +186,7 @@ class Session:
     def _check_reported(self) -> None:
         """Checks that the trainer is not about to wait for itself."""
         spec, step = self.info.spec, self._next
-        if not self.info.needs_learner or step == spec.num_steps:
+        if step == self._end:
             return
         if self._needs_initial_snapshot:
             msg = (
@@ -189,15 +195,28 @@ class Session:
                 "learner its weights in the server's configuration"
             )
             raise StepNotReportedError(msg)
+        starts_epoch = step == self._epoch_end and self.info.depends_on_losses
+        if not (spec.depends_on_reports or starts_epoch):
+            return
         awaited = step - 1 - spec.max_ahead
         if self._unreported <= awaited:
+            what = "starts an epoch that is planned" if starts_epoch else "is selected"
             msg = (
-                f"step {step} is scored as of the report of step {awaited} (max_ahead "
+                f"step {step} {what} as of the report of step {awaited} (max_ahead "
                 f"= {spec.max_ahead}), and step {self._unreported} is not reported: "
                 "call session.report(batch, loss=...) after each step. A loader that "
                 f"looks n batches ahead needs max_ahead >= n in the session"
             )
             raise StepNotReportedError(msg)
+
+    @property
+    def _end(self) -> int | None:
+        """Where the session ends, as far as this trainer knows."""
+        spec, info = self.info.spec, self.info
+        is_last = spec.num_epochs is not None and self._epoch == spec.num_epochs - 1
+        if info.num_steps is None and is_last:
+            return self._epoch_end
+        return info.num_steps
 
     def _hand_out(self, delivery: Delivery) -> None:
         self._outstanding[delivery.step] = delivery.ids.copy()
@@ -208,15 +227,16 @@ class Session:
         self,
         candidates: Batch,
         *,
-        learner: PairEmbeddings | Any = None,
-        reference: PairEmbeddings | Any = None,
+        learner: PairEmbeddings | Mapping[str, Any] | Any = None,
+        reference: PairEmbeddings | Mapping[str, Any] | Any = None,
     ) -> Batch:
         """Returns the sub-batch to train on, given features of a super-batch.
 
         Args:
             candidates: A batch of :meth:`super_batches`.
-            learner: What the learner says of the candidates: ``PairEmbeddings``, or
-                one loss per candidate.
+            learner: What the learner says of the candidates: ``PairEmbeddings``, one
+                loss per candidate, or a mapping of outputs by name (``loss``,
+                ``grad_norm``, ``projection`` ...) with a number or a row for each.
             reference: What the reference says; left out where it says nothing, or the
                 server computes it.
 
@@ -227,6 +247,12 @@ class Session:
         for role, feature in (("learner", learner), ("reference", reference)):
             if isinstance(feature, PairEmbeddings):
                 features[f"{role}.embeddings"] = feature
+            elif isinstance(feature, Mapping):
+                outputs = cast("Mapping[str, Any]", feature)
+                for name, values in outputs.items():
+                    features[f"{role}.{name}"] = to_output(
+                        f"{role}.{name}", values, len(candidates)
+                    )
             elif feature is not None:
                 features[f"{role}.loss"] = to_losses(feature, len(candidates))
         source = candidates.delivery
@@ -249,14 +275,27 @@ class Session:
             batch: The batch, or the example ids of one that was handed out (a
                 DataLoader over one's own dataset knows only those).
             loss: Un-reduced, un-weighted loss of each example, in the batch's order;
-                left out where there is none.
+                left out where there is none. Those that are not finite are set aside
+                (the example is as if its loss had not been reported), counted in
+                ``describe().cost`` and logged.
 
         Raises:
             FeedbackError: Ids that are not of a batch that was handed out; losses of
-                another length, reduced already, or not finite. The step stays open.
+                another length, or reduced already. The step stays open.
         """
         step, ids = self._step_of(batch)
         losses = None if loss is None else to_losses(loss, len(ids), step)
+        if losses is not None and not np.isfinite(losses).all():
+            bad = ids[~np.isfinite(losses)]
+            _log.warning(
+                "session %r, step %d: %d of %d losses are not finite (%s ...): "
+                "they are set aside and counted",
+                self.name,
+                step,
+                len(bad),
+                len(ids),
+                bad[:4].tolist(),
+            )
         self._transport.report(self.name, step, self.rank, self.world_size, ids, losses)
         self._reports = True
         self._outstanding.pop(step, None)

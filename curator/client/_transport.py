@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from curator.config import SessionSpec
+from curator.config import SessionSpec, Weighting
 from curator.sessions import SessionInfo
 from curator.types import Features
 
@@ -31,6 +31,9 @@ class Delivery:
         scores: What each was ranked by, or None.
         snapshot_step: Which learner scored it, or None.
         late: Scorers fell behind: a uniform draw.
+        epoch_first_step: The first step of the sampler's epoch.
+        epoch_num_steps: How many steps that epoch has.
+        weighting: What the sampler's weights preserve.
         rows: The columns; None where none were asked for.
     """
 
@@ -41,6 +44,9 @@ class Delivery:
     scores: Float32[np.ndarray, " n"] | None
     snapshot_step: int | None
     late: bool
+    epoch_first_step: int
+    epoch_num_steps: int
+    weighting: Weighting
     rows: pa.RecordBatch | None
 
     def with_rows(self, rows: pa.RecordBatch) -> Delivery:
@@ -75,8 +81,8 @@ class StreamRequest:
 class BatchStream(Protocol):
     """Batches in step order, ending with the session."""
 
-    def __iter__(self) -> Iterator[Delivery]:
-        """Yields the batches."""
+    def __iter__(self) -> Iterator[Sequence[Delivery]]:
+        """Yields the batches, those together that arrive together."""
         ...
 
     def add_credits(self, num_batches: int, *, widen: bool = False) -> None:

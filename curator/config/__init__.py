@@ -17,6 +17,7 @@ from curator.config._specs import (
     PoolSpec,
     ServerSpec,
     SessionSpec,
+    Weighting,
     check_session_name,
     did_you_mean,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "PoolSpec",
     "ServerSpec",
     "SessionSpec",
+    "Weighting",
     "check_references",
     "check_session_name",
     "did_you_mean",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from curator.config._specs import (
+    MODEL_OUTPUTS,
     Config,
     ModelSpec,
     PoolSpec,
@@ -19,7 +20,8 @@ from curator.config._specs import (
     did_you_mean,
 )
 from curator.errors import ConfigError
-from curator.policies import POLICIES, Policy
+from curator.policies import POLICIES
+from curator.samplers import SAMPLERS
 
 __all__ = [
     "check_references",
@@ -31,6 +33,11 @@ __all__ = [
 
 T = TypeVar("T")
 Table = Mapping[str, Any]
+# What a session is put together from, by the key that names it.
+_COMPONENTS: dict[str, Mapping[str, type[Any]]] = {
+    "policy": POLICIES,
+    "sampler": SAMPLERS,
+}
 
 
 def load_config(path: str | Path) -> Config:
@@ -82,7 +89,9 @@ def parse_config(table: Table, *, base: Path | None = None) -> Config:
             for name, where, body in _entries("pools", table)
         },
         models={
-            name: _resolve(_build(ModelSpec, where, body), "weights", base)
+            name: _resolve(
+                _resolve(_build(ModelSpec, where, body), "weights", base), "path", base
+            )
             for name, where, body in _entries("models", table)
         },
         sessions={
@@ -104,12 +113,9 @@ def parse_session(table: Table, *, where: str = "session") -> SessionSpec:
     """
     values = dict(table)
     ready: dict[str, object] = {}
-    if "policy" in values:
-        ready["policy"] = _parse_policy(values.pop("policy"), f"{where}.policy")
-    if isinstance(values.get("sampler"), Mapping):
-        sampler = dict(_table(f"{where}.sampler", values["sampler"]))
-        values["sampler"] = sampler.pop("name", None)
-        _check_keys(f"{where}.sampler", sampler, set())
+    for key, known in _COMPONENTS.items():
+        if key in values:
+            ready[key] = _parse_component(key, values.pop(key), f"{where}.{key}", known)
     return _build(SessionSpec, where, values, **ready)
 
 
@@ -118,43 +124,93 @@ def session_to_table(spec: SessionSpec) -> dict[str, object]:
     table: dict[str, object] = {}
     for field in dataclasses.fields(spec):
         value = getattr(spec, field.name)
-        if field.name == "policy":
-            value = {"name": _policy_name(value), **dataclasses.asdict(value)}
+        if field.name in _COMPONENTS:
+            value = _component_table(value, _COMPONENTS[field.name])
         if value is not None:
             table[field.name] = value
     return table
 
 
 def check_references(
-    spec: SessionSpec, pools: Iterable[str], models: Iterable[str], where: str
+    spec: SessionSpec,
+    pools: Iterable[str],
+    models: Mapping[str, ModelSpec],
+    where: str,
 ) -> None:
-    """Checks that the pool and the models that a session names exist.
+    """Checks that the pool and the models that a session names exist, and fit.
+
+    A model has to give what the policy needs of it, where the server is to run it.
 
     Raises:
         ConfigError: One does not; the message lists those that do.
     """
-    pools, models = list(pools), list(models)
+    pools = list(pools)
     if spec.pool not in pools:
         msg = f"{where}: pool: no pool {spec.pool!r}{did_you_mean(spec.pool, pools)}"
         raise ConfigError(msg)
     for role, name in (("learner", spec.learner), ("reference", spec.reference)):
-        if name is not None and name not in models:
+        if name is None:
+            continue
+        if name not in models:
             msg = f"{where}: {role}: no model {name!r}{did_you_mean(name, models)}"
             raise ConfigError(msg)
+        model = models[name]
+        if role == "learner" and model.kind == "table":
+            msg = (
+                f"{where}: learner: model {name!r} is a table, and a learner changes "
+                "with every step; a table can be the reference"
+            )
+            raise ConfigError(msg)
+        # A learner that the trainer runs is only a name here.
+        if role == "reference" or spec.features == "server":
+            _check_outputs(spec, role, name, model, where)
 
 
-def _policy_name(policy: Policy) -> str:
-    return next(name for name, cls in POLICIES.items() if type(policy) is cls)
+def _check_outputs(
+    spec: SessionSpec, role: str, name: str, model: ModelSpec, where: str
+) -> None:
+    """Checks that a model is of a kind that gives what the policy needs of it."""
+    prefix = f"{role}."
+    needed = {
+        need.removeprefix(prefix)
+        for need in spec.policy.needs
+        if need.startswith(prefix)
+    }
+    if model.outputs is None or needed <= model.outputs:
+        return
+    kinds = [kind for kind, given in MODEL_OUTPUTS.items() if needed <= given]
+    if role == "reference":
+        kinds.append("table")
+    hint = f"Name one of kind {' or '.join(kinds)}, or" if kinds else "Either"
+    msg = (
+        f"{where}: policy: {spec.policy!r} needs "
+        f"{', '.join(prefix + output for output in sorted(needed))}; {role} {name!r} "
+        f"is of kind {model.kind!r}, which gives {', '.join(sorted(model.outputs))}. "
+        f"{hint} change what the policy reads (its loss or score), or let the trainer "
+        "compute it: features = 'trainer'"
+    )
+    raise ConfigError(msg)
 
 
-def _parse_policy(value: object, where: str) -> object:
+def _component_table(
+    component: object, known: Mapping[str, type[Any]]
+) -> dict[str, object]:
+    name = next(name for name, cls in known.items() if type(component) is cls)
+    fields = dataclasses.asdict(cast("Any", component))
+    return {"name": name, **{k: v for k, v in fields.items() if v is not None}}
+
+
+def _parse_component(
+    kind: str, value: object, where: str, known: Mapping[str, type[Any]]
+) -> object:
+    """Returns the policy or sampler of a name, or of a table with a name and fields."""
     table = dict(_table(where, {"name": value} if isinstance(value, str) else value))
     name = table.pop("name", None)
-    if not isinstance(name, str) or name not in POLICIES:
-        hint = did_you_mean(str(name), POLICIES)
-        msg = f"{where}.name: unknown policy {name!r}{hint}"
+    if not isinstance(name, str) or name not in known:
+        hint = did_you_mean(str(name), known)
+        msg = f"{where}.name: unknown {kind} {name!r}{hint}"
         raise ConfigError(msg)
-    return _build(POLICIES[name], where, table)
+    return _build(known[name], where, table)
 
 
 def _entries(kind: str, table: Table) -> list[tuple[str, str, Table]]:

@@ -11,10 +11,12 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from curator.errors import ConfigError
-from curator.policies import Policy, Uniform
+from curator.policies import Policy, RememberingPolicy, Uniform
+from curator.samplers import Sampler
+from curator.samplers import Uniform as UniformSampler
 
 __all__ = [
     "Config",
@@ -22,14 +24,33 @@ __all__ = [
     "PoolSpec",
     "ServerSpec",
     "SessionSpec",
+    "Weighting",
     "check_session_name",
     "did_you_mean",
 ]
 
+Weighting: TypeAlias = Literal["sum", "mean"]
+"""What a sampler's weights preserve: over an epoch, the weighted sum of the gradients
+(InfoBatch; a step's mean gradient grows as fewer examples are kept), or their mean."""
+
 MIB = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# The two-tower scorers are the ones there are; what they compute per example.
-_SERVER_FEATURES = frozenset({"learner.embeddings", "reference.embeddings"})
+# The keys that a kind of model needs, and those that it may have.
+_MODULE_KEYS = ("args", "weights", "device", "dtype", "micro_batch_size")
+_MODEL_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "two_tower": (("factory", "columns"), _MODULE_KEYS),
+    "classifier": (("factory", "columns", "label"), _MODULE_KEYS),
+    "causal_lm": (("factory", "columns", "tokens"), ("mask", *_MODULE_KEYS)),
+    "table": (("path",), ()),
+}
+# What a kind of model computes per example; of a table its file says it.
+MODEL_OUTPUTS = {
+    "two_tower": frozenset({"embeddings"}),
+    "classifier": frozenset({"loss", "grad_norm", "entropy"}),
+    "causal_lm": frozenset(
+        {"loss", "entropy", "nuclear_norm", "projection", "num_tokens"}
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,34 +134,74 @@ class ModelSpec:
     """A ``[models.NAME]`` table; see ``docs/models.md`` for the factory's contract.
 
     Attributes:
+        kind: What it computes: ``two_tower`` embeddings, ``classifier`` and
+            ``causal_lm`` losses and more; ``table`` has what another one computed.
         factory: Import path of a function, ``"package.module:function"``.
         args: Its keyword arguments.
         weights: A safetensors file; without one the factory's own initial weights.
         device: A torch device: ``cpu``, ``cuda``, ``cuda:1`` ...
         dtype: ``float32``, ``bfloat16`` or ``float16``.
         micro_batch_size: How many examples are scored at once.
-        columns: Columns of the pool that the model reads.
+        columns: Columns of the pool that the module reads.
+        label: Column of the class index, for a ``classifier``.
+        tokens: Column of the token ids, for a ``causal_lm``.
+        mask: Column that says which tokens are supervised; all of them by default.
+        path: The Parquet file of a ``table``.
     """
 
-    factory: str
-    columns: list[str]
+    kind: Literal["two_tower", "classifier", "causal_lm", "table"] = "two_tower"
+    factory: str | None = None
+    columns: list[str] = dataclasses.field(default_factory=list[str])
     args: dict[str, object] = dataclasses.field(default_factory=dict[str, object])
     weights: str | None = None
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     micro_batch_size: int = 256
+    label: str | None = None
+    tokens: str | None = None
+    mask: str | None = None
+    path: str | None = None
 
     def __post_init__(self) -> None:
-        module, colon, function = self.factory.partition(":")
-        if not (module and colon and function):
-            msg = f"factory: expected 'package.module:function'; got {self.factory!r}"
-            raise ValueError(msg)
-        if not self.columns:
-            msg = "columns: at least one column of the pool for the model to read"
-            raise ValueError(msg)
+        required, optional = _MODEL_KEYS[self.kind]
+        for key in required:
+            if not getattr(self, key):
+                msg = f"{key}: missing; a model of kind {self.kind!r} needs it"
+                raise ValueError(msg)
+        for field in dataclasses.fields(self):
+            # A key that is left out is falsy, or what the default says.
+            value = getattr(self, field.name)
+            is_given = bool(value) and value != field.default
+            if is_given and field.name not in {"kind", *required, *optional}:
+                msg = (
+                    f"{field.name}: not for a model of kind {self.kind!r}, which takes "
+                    f"{', '.join([*required, *optional])}; got {value!r}"
+                )
+                raise ValueError(msg)
+        if self.factory is not None:
+            module, colon, function = self.factory.partition(":")
+            if not (module and colon and function):
+                msg = (
+                    f"factory: expected 'package.module:function'; got {self.factory!r}"
+                )
+                raise ValueError(msg)
         if self.micro_batch_size < 1:
             msg = f"micro_batch_size: at least 1; got {self.micro_batch_size}"
             raise ValueError(msg)
+
+    @property
+    def outputs(self) -> frozenset[str] | None:
+        """What its kind computes; None for a table, whose file says it."""
+        return MODEL_OUTPUTS.get(self.kind)
+
+    @property
+    def reads(self) -> dict[str, list[str]]:
+        """The columns of the pool that it needs, by the key that names them."""
+        named = {"label": self.label, "tokens": self.tokens, "mask": self.mask}
+        return {
+            "columns": self.columns,
+            **{key: [name] for key, name in named.items() if name is not None},
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,14 +226,19 @@ class SessionSpec:
         late_after_seconds: See ``on_late``.
         publish_every: The learner is published after every this many steps.
         num_steps: The session's length; endless by default.
+        num_epochs: Its length in epochs of the sampler; what ends first, ends it.
+        weighting: What the sampler's weights preserve: ``sum`` or ``mean``. A
+            policy's weights always preserve the mean over the candidates.
         columns: What is delivered to the trainer; every column by default.
+        reference_outputs: What the reference says of a batch's examples and the batch
+            carries: ``embeddings``, to distil from (ACED, arXiv 2411.18674), ``loss``.
     """
 
     pool: str
     batch_size: int
     super_batch_size: int = 0
     seed: int = 0
-    sampler: Literal["uniform"] = "uniform"
+    sampler: Sampler = dataclasses.field(default_factory=UniformSampler)
     policy: Policy = dataclasses.field(default_factory=Uniform)
     learner: str | None = None
     reference: str | None = None
@@ -182,7 +248,10 @@ class SessionSpec:
     late_after_seconds: float = 10.0
     publish_every: int = 1
     num_steps: int | None = None
+    num_epochs: int | None = None
+    weighting: Weighting = "sum"
     columns: list[str] | None = None
+    reference_outputs: list[str] = dataclasses.field(default_factory=list[str])
 
     def __post_init__(self) -> None:
         if self.super_batch_size == 0:
@@ -193,6 +262,7 @@ class SessionSpec:
             ("max_ahead", 0),
             ("publish_every", 1),
             ("num_steps", 1),
+            ("num_epochs", 1),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -216,6 +286,12 @@ class SessionSpec:
 
     def _check_features(self) -> None:
         """Checks that what the policy needs has somebody to compute it."""
+        if self.reference_outputs and self.reference is None:
+            msg = (
+                f"reference: reference_outputs = {self.reference_outputs} needs one; "
+                "name a model of [models]"
+            )
+            raise ValueError(msg)
         needs = self.policy.needs
         if self.features == "trainer":
             if not needs:
@@ -225,18 +301,11 @@ class SessionSpec:
                 )
                 raise ValueError(msg)
             return
-        unknown = sorted(needs - _SERVER_FEATURES)
-        if unknown:
-            msg = (
-                f"policy: {self.policy!r} needs {', '.join(unknown)}, which the "
-                "server's two-tower models do not give (they give embeddings): set "
-                "policy.loss to 'sigmoid' or 'softmax', or features = 'trainer'"
-            )
-            raise ValueError(msg)
         for role in ("learner", "reference"):
-            if f"{role}.embeddings" in needs and getattr(self, role) is None:
+            needed = sorted(need for need in needs if need.startswith(f"{role}."))
+            if needed and getattr(self, role) is None:
                 msg = (
-                    f"{role}: {self.policy!r} needs {role}.embeddings; name a model "
+                    f"{role}: {self.policy!r} needs {', '.join(needed)}; name a model "
                     "of [models], or set features = 'trainer'"
                 )
                 raise ValueError(msg)
@@ -247,6 +316,11 @@ class SessionSpec:
         return self.features == "server" and any(
             need.startswith("learner.") for need in self.policy.needs
         )
+
+    @property
+    def depends_on_reports(self) -> bool:
+        """Whether each step depends on the report of one before it."""
+        return self.needs_learner or isinstance(self.policy, RememberingPolicy)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 
 from curator.errors import FeedbackError
-from curator.ledger import Report
+from curator.ledger import Ledger, Report
 
-__all__ = ["check_losses", "covers", "some"]
+__all__ = ["Feedback", "some"]
 
 
 def some(ids: Int64[np.ndarray, " n"]) -> str:
@@ -19,26 +19,94 @@ def some(ids: Int64[np.ndarray, " n"]) -> str:
     return f"[{shown}{', ...' if len(ids) > 4 else ''}]"
 
 
-def check_losses(
+class Feedback:
+    """Which steps have been trained on, by whom, and with what losses.
+
+    Not thread-safe: the engine locks.
+
+    Attributes:
+        next_step: The first step that is not closed.
+    """
+
+    def __init__(self, batch_size: int, ledger: Ledger) -> None:
+        self._batch_size = batch_size
+        self._ledger = ledger
+        self.next_step = ledger.next_step()
+
+    def add(
+        self,
+        step: int,
+        rows: slice,
+        ids: Int64[np.ndarray, " n"],
+        losses: Float[np.ndarray, " n"] | None,
+        expected: Int64[np.ndarray, " n"],
+    ) -> tuple[bool, bool]:
+        """Records a report.
+
+        Args:
+            step: The step.
+            rows: Which rows of its batch the report covers.
+            ids: Which the trainer says they were.
+            losses: Their un-reduced losses.
+            expected: Which they are.
+
+        Returns:
+            Whether it was reported already, and whether the step is closed now.
+
+        Raises:
+            FeedbackError: The ids are others, or the losses do not fit or look reduced.
+        """
+        if not np.array_equal(ids, expected):
+            msg = (
+                f"the ids are not those of rows {rows.start} to {rows.stop} of step "
+                f"{step}: expected {len(expected)} ids {some(expected)}; got "
+                f"{len(ids)} ids {some(ids)}"
+            )
+            raise FeedbackError(msg)
+        usable = None if losses is None else _usable(step, expected, losses)
+        report = Report(step, rows.start, rows.stop, usable)
+        before = self._ledger.reports(step)
+        if _covers(before, rows.start, rows.stop):
+            return True, step < self.next_step
+        next_step = self.next_step
+        closes = _covers([*before, report], 0, self._batch_size)
+        if closes and step == next_step:
+            next_step += 1
+            while _covers(self._ledger.reports(next_step), 0, self._batch_size):
+                next_step += 1
+        self._ledger.add_report(report, next_step=next_step)
+        self.next_step = next_step
+        return False, closes
+
+
+def _usable(
     step: int, ids: Int64[np.ndarray, " n"], losses: Float[np.ndarray, " n"]
-) -> None:
+) -> Float32[np.ndarray, " n"]:
+    """Returns losses with NaN in place of those that are not finite."""
     if losses.shape != ids.shape:
         msg = (
             f"step {step}: expected one loss per example, shape ({len(ids)},); got "
             f"shape {losses.shape}. Report un-reduced losses (reduction='none')"
         )
         raise FeedbackError(msg)
-    bad = np.flatnonzero(~np.isfinite(losses))
-    if len(bad):
+    first = float(losses[0])
+    # Step 0 may have equal losses: a head that starts from zero gives log(C) to all.
+    # So may 0/1 losses, and hinges, at any step: those are whole numbers.
+    is_reduced = len(losses) > 1 and step > 0 and bool((losses == first).all())
+    if is_reduced and not first.is_integer():
         msg = (
-            f"step {step}: {len(bad)} of {len(losses)} losses are not finite (examples "
-            f"{some(ids[bad])}); the step stays open. Report it without losses to "
-            "close it all the same"
+            f"step {step}: all {len(losses)} losses are {first:g}; that looks like a "
+            "mean that was repeated, which says nothing about single examples. Compute "
+            "the loss with reduction='none', or report the step without losses"
         )
         raise FeedbackError(msg)
+    with np.errstate(over="ignore"):  # beyond float32 is not finite, either
+        usable = losses.astype(np.float32)
+    usable[~np.isfinite(usable)] = np.nan
+    return usable
 
 
-def covers(reports: Iterable[Report], start: int, stop: int) -> bool:
+def _covers(reports: Iterable[Report], start: int, stop: int) -> bool:
     """Whether reports, together, cover rows ``start`` to ``stop``."""
     for report in sorted(reports, key=lambda r: r.start):
         if report.start > start:

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from curator.config import (
     Config,
-    ModelSpec,
     PoolSpec,
     SessionSpec,
     check_references,
@@ -21,6 +22,8 @@ from curator.config import (
     parse_session,
     session_to_table,
 )
+from curator.engine._drafting import column_values, pool_columns
+from curator.engine._epochs import Epochs
 from curator.engine._executor import Executor, LocalExecutor
 from curator.engine._scoring_worker import ScoringWorker
 from curator.engine._session import SessionEngine
@@ -34,10 +37,10 @@ from curator.errors import (
     UnknownSessionError,
 )
 from curator.ledger import Ledger
-from curator.models import Scorer
+from curator.models import Scorer, ScoreTable, build_scorer
 from curator.pools import Pool, open_pool
-from curator.samplers import Uniform as UniformSampler
-from curator.store import EmbeddingStore
+from curator.samplers import Run
+from curator.store import FeatureStore
 
 __all__ = ["Registry"]
 
@@ -62,7 +65,7 @@ class Registry:
         self.config = config
         self._given = dict(pools or {})
         self._pools: dict[str, Pool] = {}
-        self._references: dict[str, Scorer] = {}
+        self._references: dict[str, Scorer | ScoreTable] = {}
         self._engines: dict[str, SessionEngine] = {}
         self._lock = threading.RLock()
         self._closed = False
@@ -185,11 +188,7 @@ class Registry:
             spec,
             fingerprint=hashlib.blake2b(text, digest_size=8).hexdigest(),
             pool=pool,
-            sampler=UniformSampler(
-                num_examples=pool.num_examples,
-                super_batch_size=spec.super_batch_size,
-                seed=spec.seed,
-            ),
+            epochs=_epochs(spec, pool, ledger),
             executor=self._executor(pool, learner, reference),
             ledger=ledger,
             snapshots=SnapshotStore(folder / "snapshots", ledger),
@@ -214,12 +213,17 @@ class Registry:
                 f"of pool {spec.pool!r}; got {spec.super_batch_size}"
             )
             raise ConfigError(msg)
-        columns: list[tuple[str, list[str]]] = [("columns", spec.columns or [])]
+        columns: list[tuple[str, list[str]]] = [
+            ("columns", spec.columns or []),
+            ("sampler", sorted(spec.sampler.columns)),
+            ("policy", pool_columns(spec.policy.needs)),
+        ]
         if spec.features == "server" and spec.policy.needs:
             columns += [
-                (f"models.{model}.columns", self.config.models[model].columns)
+                (f"models.{model}.{key}", names)
                 for model in (spec.learner, spec.reference)
                 if model is not None
+                for key, names in self.config.models[model].reads.items()
             ]
         for key, names in columns:
             for column in names:
@@ -232,27 +236,54 @@ class Registry:
         """Returns the session's own copy of the learner, where the server scores."""
         if not spec.needs_learner or spec.learner is None:
             return None
-        return _build_scorer(self.config.models[spec.learner])
+        return build_scorer(self.config.models[spec.learner])
 
-    def _reference(self, spec: SessionSpec) -> Scorer | None:
-        """Returns the reference model, one for all sessions that name it."""
-        needed = "reference.embeddings" in spec.policy.needs
+    def _reference(self, spec: SessionSpec) -> Scorer | ScoreTable | None:
+        """Returns the reference model, one for all sessions that name it.
+
+        Raises:
+            ConfigError: It is a table without an output that the policy needs.
+        """
+        prefix = "reference."
+        needed = {need for need in spec.policy.needs if need.startswith(prefix)}
+        needed |= {f"{prefix}{output}" for output in spec.reference_outputs}
         if not needed or spec.reference is None:
             return None
         if spec.reference not in self._references:
             model = self.config.models[spec.reference]
-            self._references[spec.reference] = _build_scorer(model)
-        return self._references[spec.reference]
+            self._references[spec.reference] = (
+                ScoreTable(str(model.path))
+                if model.kind == "table"
+                else build_scorer(model)
+            )
+        reference = self._references[spec.reference]
+        for need in sorted(needed):
+            if need.removeprefix(prefix) not in reference.outputs:
+                msg = (
+                    f"reference: the session needs {need}; model "
+                    f"{spec.reference!r} gives "
+                    f"{', '.join(sorted(reference.outputs)) or 'nothing'}"
+                )
+                raise ConfigError(msg)
+        return reference
 
     def _executor(
-        self, pool: Pool, learner: Scorer | None, reference: Scorer | None
+        self,
+        pool: Pool,
+        learner: Scorer | None,
+        reference: Scorer | ScoreTable | None,
     ) -> Executor | None:
         if learner is None and reference is None:
             return None
-        cache = None
-        if reference is not None:
+        cache: dict[str, FeatureStore] = {}
+        if reference is not None and not isinstance(reference, ScoreTable):
             key = f"{pool.fingerprint[:16]}-{reference.fingerprint[:16]}"
-            cache = EmbeddingStore(self._state / "embeddings" / key, pool.num_examples)
+            cache = {
+                name: FeatureStore(
+                    self._state / "features" / key / name, pool.num_examples
+                )
+                for name in reference.outputs
+            }
         return LocalExecutor(
             ScoringWorker(
                 pool, learner=learner, reference=reference, reference_cache=cache
@@ -289,17 +320,29 @@ def _claim(state: Path):
     return file
 
 
-def _build_scorer(spec: ModelSpec) -> Scorer:
-    from curator.models import TwoTowerScorer  # and with it torch, only now
-
-    return TwoTowerScorer(
-        factory=spec.factory,
-        args=spec.args,
-        weights=None if spec.weights is None else Path(spec.weights),
-        device=spec.device,
-        dtype=spec.dtype,
-        micro_batch_size=spec.micro_batch_size,
-        columns=spec.columns,
+def _epochs(spec: SessionSpec, pool: Pool, ledger: Ledger) -> Epochs:
+    """Starts a session's sampler on its pool."""
+    columns: dict[str, np.ndarray] = {}
+    if spec.sampler.columns:
+        names = sorted(spec.sampler.columns)
+        rows = pool.take(np.arange(pool.num_examples), names)
+        columns = {
+            name: column_values(name, rows.column(name), nulls=False) for name in names
+        }
+    run = Run(
+        num_examples=pool.num_examples,
+        super_batch_size=spec.super_batch_size,
+        seed=spec.seed,
+        num_epochs=spec.num_epochs,
+        columns=columns,
+    )
+    return Epochs(
+        spec.sampler,
+        run,
+        ledger,
+        num_steps=spec.num_steps,
+        max_ahead=spec.max_ahead,
+        weighting=spec.weighting,
     )
 
 

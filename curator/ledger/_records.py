@@ -25,6 +25,7 @@ class StepRecord:
             learner was involved.
         late: Scorers fell behind and ``on_late`` made it a uniform draw.
         stats: Counts and seconds, by name; what sessions sum up as their cost.
+        remember: Rows that the policy wants to see again, or None.
     """
 
     step: int
@@ -35,6 +36,7 @@ class StepRecord:
     snapshot_step: int | None = None
     late: bool = False
     stats: Mapping[str, float] = dataclasses.field(default_factory=dict[str, float])
+    remember: Float32[np.ndarray, "rows width"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +47,8 @@ class Report:
         step: The step.
         start: First row of the batch that the report covers.
         stop: One after the last.
-        losses: Un-reduced loss of each of those rows, or None.
+        losses: Un-reduced loss of each of those rows, NaN where it was not finite; or
+            None.
     """
 
     step: int

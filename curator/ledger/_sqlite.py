@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import sqlite3
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from curator.ledger._records import Report, SnapshotRecord, StepRecord
 
 __all__ = ["Ledger"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+
+_FEEDBACK_BLOCK = 256
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -37,6 +40,12 @@ CREATE TABLE reports (
     losses BLOB,              -- float32 little-endian [stop - start]
     PRIMARY KEY (step, start, stop)
 ) WITHOUT ROWID;
+-- What a policy remembers of its steps, as long as it may ask for it.
+CREATE TABLE memory (
+    step INTEGER PRIMARY KEY,
+    width INTEGER NOT NULL,
+    rows BLOB NOT NULL        -- float32 little-endian [rows, width]
+);
 CREATE TABLE snapshots (
     snapshot_step INTEGER PRIMARY KEY,
     report_step INTEGER NOT NULL,
@@ -129,8 +138,13 @@ class Ledger:
         last = self._query("SELECT max(step) FROM steps")[0][0]
         return 0 if last is None else int(str(last)) + 1
 
-    def append(self, record: StepRecord) -> None:
-        """Defines a step, once and for all."""
+    def append(self, record: StepRecord, *, forget_before: int = 0) -> None:
+        """Defines a step, once and for all.
+
+        Args:
+            record: The step. What it remembers is kept apart: see :meth:`memory`.
+            forget_before: The first step whose memory may still be asked for.
+        """
         scores = None if record.scores is None else _blob(record.scores, "<f4")
         row = (
             record.step,
@@ -144,46 +158,104 @@ class Ledger:
         )
         with self._transaction() as db:
             db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            totals = {**record.stats, "num_late": float(record.late)}
-            db.executemany(
-                "INSERT INTO totals VALUES (?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-                totals.items(),
-            )
+            if record.remember is not None:
+                rows = _blob(record.remember, "<f4")
+                width = record.remember.shape[1]
+                db.execute(
+                    "INSERT INTO memory VALUES (?, ?, ?)", (record.step, width, rows)
+                )
+                db.execute("DELETE FROM memory WHERE step < ?", (forget_before,))
+            _add_totals(db, {**record.stats, "num_late": float(record.late)})
 
     def step(self, step: int) -> StepRecord | None:
         """Returns the record of a step, or None where it is not defined."""
-        rows = self._query("SELECT * FROM steps WHERE step = ?", step)
-        if not rows:
-            return None
-        number, epoch, ids, weights, scores, snapshot_step, late, stats = rows[0]
-        return StepRecord(
-            step=_int(number),
-            epoch=_int(epoch),
-            ids=_array(ids, "<i8"),
-            weights=_array(weights, "<f4"),
-            scores=None if scores is None else _array(scores, "<f4"),
-            snapshot_step=None if snapshot_step is None else _int(snapshot_step),
-            late=bool(late),
-            stats=json.loads(str(stats)),
+        return next(iter(self.steps(step, step + 1)), None)
+
+    def steps(self, start: int, stop: int) -> list[StepRecord]:
+        """Returns the records of steps ``start`` to ``stop``, as far as defined."""
+        rows = self._query(
+            "SELECT * FROM steps WHERE step >= ? AND step < ? ORDER BY step",
+            start,
+            stop,
         )
+        return [
+            StepRecord(
+                step=_int(number),
+                epoch=_int(epoch),
+                ids=_array(ids, "<i8"),
+                weights=_array(weights, "<f4"),
+                scores=None if scores is None else _array(scores, "<f4"),
+                snapshot_step=None if snapshot_step is None else _int(snapshot_step),
+                late=bool(late),
+                stats=json.loads(str(stats)),
+            )
+            for number, epoch, ids, weights, scores, snapshot_step, late, stats in rows
+        ]
+
+    def memory(self) -> list[tuple[int, np.ndarray]]:
+        """Returns the rows that steps remember and that are kept, in step order."""
+        kept = self._query("SELECT step, width, rows FROM memory ORDER BY step")
+        return [
+            (_int(step), _array(rows, "<f4").reshape(-1, _int(width)))
+            for step, width, rows in kept
+        ]
+
+    def feedback(
+        self, start: int, stop: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields ids and losses of each step that has any, in step order.
+
+        Args:
+            start: The first step.
+            stop: One after the last.
+
+        Yields:
+            int64 ids of the step's batch, and float32 losses, NaN where none was
+            reported.
+        """
+        # By blocks of steps: a run's losses need not fit in memory at once.
+        for block in range(start, stop, _FEEDBACK_BLOCK):
+            rows = self._query(
+                "SELECT step, ids, start, stop, losses FROM steps JOIN reports "
+                "USING (step) WHERE step >= ? AND step < ? AND losses IS NOT NULL "
+                "ORDER BY step, start",
+                block,
+                min(block + _FEEDBACK_BLOCK, stop),
+            )
+            for _, parts in itertools.groupby(rows, key=lambda row: row[0]):
+                ids, losses = np.empty(0, np.int64), np.empty(0, np.float32)
+                for _, blob, first, last, reported in parts:
+                    if not len(ids):
+                        ids = _array(blob, "<i8")
+                        losses = np.full(len(ids), np.nan, np.float32)
+                    losses[_int(first) : _int(last)] = _array(reported, "<f4")
+                yield ids, losses
 
     def totals(self) -> dict[str, float]:
         """Returns the sum over all steps of each entry of their ``stats``."""
         rows = self._query("SELECT name, value FROM totals")
         return {str(name): float(str(value)) for name, value in rows}
 
+    def add_totals(self, values: Mapping[str, float]) -> None:
+        """Adds to the totals what belongs to no step."""
+        with self._transaction() as db:
+            _add_totals(db, values)
+
     def add_report(self, report: Report, *, next_step: int) -> None:
         """Records a report, and the first step that is not closed after it.
 
-        A report of the same rows of the step is kept as it was.
+        A report of the same rows of the step is kept as it was. Losses that are NaN
+        are counted among the totals, as ``num_quarantined_losses``.
         """
         losses = None if report.losses is None else _blob(report.losses, "<f4")
         with self._transaction() as db:
-            db.execute(
+            added = db.execute(
                 "INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)",
                 (report.step, report.start, report.stop, losses),
             )
+            if report.losses is not None and added.rowcount:
+                num_quarantined = float(np.isnan(report.losses).sum())
+                _add_totals(db, {"num_quarantined_losses": num_quarantined})
             db.execute(
                 "INSERT OR REPLACE INTO meta VALUES ('next_step', ?)", (str(next_step),)
             )
@@ -226,6 +298,14 @@ class Ledger:
         """Closes the file."""
         with self._lock:
             self._db.close()
+
+
+def _add_totals(db: sqlite3.Connection, values: Mapping[str, float]) -> None:
+    db.executemany(
+        "INSERT INTO totals VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        values.items(),
+    )
 
 
 def _int(value: object) -> int:

@@ -5,6 +5,7 @@ from curator.pools._base import Pool
 from curator.pools._memory import MemoryPool
 from curator.pools._open import FORMATS, open_pool
 from curator.pools._parquet import ParquetPool
+from curator.pools._spans import RowSpans, zero_rows
 from curator.pools._virtual import VirtualPool
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "MemoryPool",
     "ParquetPool",
     "Pool",
+    "RowSpans",
     "VirtualPool",
     "open_pool",
+    "zero_rows",
 ]

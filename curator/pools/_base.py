@@ -11,6 +11,8 @@ from jaxtyping import Int64
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from curator.pools._spans import RowSpans
+
 __all__ = ["Pool"]
 
 
@@ -54,6 +56,16 @@ class Pool(Protocol):
 
         Raises:
             PoolError: An id or a column is not in the pool, or the data cannot be read.
+        """
+        ...
+
+    def spans(
+        self, ids: Int64[np.ndarray, " n"], columns: Sequence[str] | None = None
+    ) -> RowSpans | None:
+        """Returns the rows of ``ids`` where they lie, or None where they do not.
+
+        As :meth:`take`, for columns of fixed width without nulls in memory (or mapped
+        into it): what sends them copies them once.
         """
         ...
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from curator.errors import PoolError
 from curator.pools._digest_cache import open_digest_cache
-from curator.pools._take import row_bytes
+from curator.pools._spans import row_bytes
 
 __all__ = ["Once", "files_fingerprint", "table_fingerprint", "virtual_fingerprint"]
 

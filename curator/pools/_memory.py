@@ -11,6 +11,7 @@ from jaxtyping import Integer
 from curator.errors import PoolError
 from curator.pools._fingerprint import Once, table_fingerprint
 from curator.pools._request import still_open
+from curator.pools._spans import RowSpans
 from curator.pools._take import Chunks
 
 __all__ = ["MemoryPool"]
@@ -60,6 +61,12 @@ class MemoryPool:
     ) -> pa.RecordBatch:
         """Returns rows by id, see :meth:`Pool.take`."""
         return still_open(self._rows).take(ids, columns)
+
+    def spans(
+        self, ids: Integer[np.ndarray, " n"], columns: Sequence[str] | None = None
+    ) -> RowSpans | None:
+        """Returns rows where they lie, see :meth:`Pool.spans`."""
+        return still_open(self._rows).spans(ids, columns)
 
     def close(self) -> None:
         """Lets go of the table."""

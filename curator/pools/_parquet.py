@@ -97,6 +97,11 @@ class ParquetPool:
         arrays = self._gather(cache, ids, names)
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
+    def spans(
+        self, ids: Integer[np.ndarray, " n"], columns: Sequence[str] | None = None
+    ) -> None:
+        """Returns None: the rows lie nowhere."""
+
     def close(self) -> None:
         """Drops what was decoded."""
         self._cache = None

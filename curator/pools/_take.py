@@ -24,6 +24,7 @@ from jaxtyping import Int64, UInt8
 
 from curator.errors import PoolError
 from curator.pools._request import check_columns, check_ids, empty_columns
+from curator.pools._spans import RowSpans, from_bytes, row_bytes
 
 __all__ = [
     "Chunks",
@@ -31,7 +32,6 @@ __all__ = [
     "group_rows",
     "locate",
     "plain_schema",
-    "row_bytes",
     "starts_of",
     "take_column",
 ]
@@ -39,6 +39,8 @@ __all__ = [
 # Above this, joining slices is faster: pyarrow's allocator hands warm pages out again,
 # and a microsecond per row no longer shows.
 _MAX_GATHER_BYTES = 1 << 16
+# Below this, gathering rows first costs less than handling them one by one.
+_MIN_SPAN_BYTES = 1 << 10
 # Where taking chunk by chunk and reordering (three copies, about ten microseconds per
 # chunk) is cheaper than slicing (one copy, about one microsecond per row).
 _MAX_REORDER_BYTES = 4096
@@ -64,16 +66,50 @@ class Column:
         """Returns row ``row_of[i]`` of chunk ``chunk_of[i]``, for each i."""
         if not len(chunk_of):
             return pa.nulls(0, self.type)
-        if self._width:
-            bases = self._bases[chunk_of]
-            if (bases >= 0).all():
-                rows = _gather(bases + row_of * self._width, self._width)
-                if rows is not None:
-                    return _from_bytes(self.type, len(rows), pa.py_buffer(rows))
+        rows = self._gathered(chunk_of, row_of) if self._width else None
+        if rows is not None:
+            return from_bytes(self.type, len(rows), pa.py_buffer(rows))
         order, touched, starts = group_rows(chunk_of)
         if self._is_worth_reordering(len(chunk_of), touched):
             return self._take_by_chunk(order, touched, starts, row_of)
         return self._take_slices(chunk_of, row_of)
+
+    def spans(
+        self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
+    ) -> list[memoryview[int]] | None:
+        """Returns the memory of these rows, end to end; None for rows that vary."""
+        width = row_bytes(self.type)
+        if not width or self._has_dictionaries:
+            return None
+        if width < _MIN_SPAN_BYTES:
+            rows = self._gathered(chunk_of, row_of)
+            return None if rows is None else [_view(rows)]
+        if self._memory is None:
+            return None
+        starts = row_of * width
+        where = zip(
+            map(self._memory.__getitem__, chunk_of.tolist()),
+            starts.tolist(),
+            (starts + width).tolist(),
+            strict=True,
+        )
+        return [memory[start:stop] for memory, start, stop in where]
+
+    def _gathered(
+        self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
+    ) -> UInt8[np.ndarray, "n _"] | None:
+        """Returns a copy of rows of one width; None where they cannot be addressed."""
+        bases = self._bases[chunk_of]
+        if not self._width or (bases < 0).any():
+            return None
+        return _gather(bases + row_of * self._width, self._width)
+
+    @functools.cached_property
+    def _memory(self) -> list[memoryview[int]] | None:
+        """Each chunk's rows of fixed width as bytes; None where there are nulls."""
+        memory = [_bytes_of(chunk) for chunk in self._chunks]
+        found = [view for view in memory if view is not None]
+        return found if len(found) == len(memory) else None
 
     @functools.cached_property
     def _bases(self) -> Int64[np.ndarray, " C"]:
@@ -164,8 +200,25 @@ class Chunks:
         arrays = [
             take_column(name, self._column(name), chunk_of, row_of) for name in names
         ]
-        fields = [self.schema.field(name) for name in names]
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema_of(names))
+
+    def spans(self, ids: np.ndarray, columns: Sequence[str] | None) -> RowSpans | None:
+        """Returns rows where they lie, as :meth:`Pool.spans` says."""
+        ids = check_ids(ids, self.num_rows)
+        names = check_columns(columns, self.schema)
+        if not (len(ids) and names):
+            return None
+        chunk_of, row_of = locate(self._starts, ids)
+        spans: list[list[memoryview]] = []
+        for name in names:
+            found = self._column(name).spans(chunk_of, row_of)
+            if found is None:
+                return None
+            spans.append(found)
+        return RowSpans(self._schema_of(names), len(ids), spans)
+
+    def _schema_of(self, names: Sequence[str]) -> pa.Schema:
+        return pa.schema([self.schema.field(name) for name in names])
 
     def _column(self, name: str) -> Column:
         # Two threads may both make the column; either is as good, so no lock.
@@ -260,22 +313,6 @@ def _plain_type(dtype: pa.DataType) -> pa.DataType:
     return dtype
 
 
-def row_bytes(dtype: pa.DataType) -> int | None:
-    """Returns the bytes of one row of a type whose rows are all as wide, else None."""
-    if isinstance(dtype, pa.BaseExtensionType):
-        return row_bytes(dtype.storage_type)
-    if pa.types.is_fixed_size_list(dtype):
-        width = row_bytes(dtype.value_type)
-        return width and width * dtype.list_size
-    if pa.types.is_dictionary(dtype) or dtype.num_fields:
-        return None
-    try:
-        bits = dtype.bit_width
-    except ValueError:
-        return None
-    return None if bits % 8 else bits // 8  # bool is one bit
-
-
 def _has_fast_take(dtype: pa.DataType) -> bool:
     """Tells where pyarrow's own take copies rows, and not one element at a time."""
     types = pa.types
@@ -291,19 +328,34 @@ def _has_fast_take(dtype: pa.DataType) -> bool:
 
 def _address(array: pa.Array) -> int:
     """Returns where the first row of a fixed-width array lies; -1 if any is null."""
+    found = _buffer_of(array)
+    return -1 if found is None else found[0].address + found[1]
+
+
+def _bytes_of(array: pa.Array) -> memoryview[int] | None:
+    """Returns the memory from an array's first row on, None if any row is null."""
+    found = _buffer_of(array)
+    return None if found is None else _view(found[0])[found[1] :]
+
+
+def _view(memory: Any) -> memoryview[int]:
+    """Returns contiguous memory as bytes."""
+    return memoryview(memory).cast("B")
+
+
+def _buffer_of(array: pa.Array) -> tuple[pa.Buffer, int] | None:
+    """Returns the buffer of a fixed-width array, and where in it the rows begin."""
     if array.null_count:
-        return -1
+        return None
     if isinstance(array.type, pa.BaseExtensionType):
-        return _address(array.storage)
+        return _buffer_of(array.storage)
+    start = array.offset * (row_bytes(array.type) or 0)
     if pa.types.is_fixed_size_list(array.type):
-        values = _address(array.values)
-        width = row_bytes(array.type) or 0
         # `values` are those of the whole array that this one is a slice of.
-        return values if values < 0 else values + array.offset * width
+        found = _buffer_of(array.values)
+        return None if found is None else (found[0], found[1] + start)
     data = array.buffers()[1]
-    if data is None:
-        return -1
-    return data.address + array.offset * (row_bytes(array.type) or 0)
+    return None if data is None else (data, start)
 
 
 class _Memory:
@@ -335,14 +387,3 @@ def _gather(
     if span * width >= 1 << 62:
         return None
     return np.asarray(_Memory(low, span, width))[addresses - low]
-
-
-def _from_bytes(dtype: pa.DataType, num_rows: int, data: pa.Buffer) -> pa.Array:
-    """Returns an array of fixed-width rows over ``data``, which is not copied."""
-    if isinstance(dtype, pa.BaseExtensionType):
-        storage = _from_bytes(dtype.storage_type, num_rows, data)
-        return pa.ExtensionArray.from_storage(dtype, storage)
-    if pa.types.is_fixed_size_list(dtype):
-        values = _from_bytes(dtype.value_type, num_rows * dtype.list_size, data)
-        return pa.FixedSizeListArray.from_arrays(values, type=dtype)
-    return pa.Array.from_buffers(dtype, num_rows, [None, data])

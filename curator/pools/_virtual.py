@@ -52,5 +52,10 @@ class VirtualPool:
         check_columns(columns, self.schema)
         return empty_columns(len(check_ids(ids, self._num_examples)))
 
+    def spans(
+        self, ids: Integer[np.ndarray, " n"], columns: Sequence[str] | None = None
+    ) -> None:
+        """Returns None: the rows lie nowhere."""
+
     def close(self) -> None:
         """Does nothing; there is nothing to release."""

@@ -52,14 +52,12 @@ class Server:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        self._servicer = Servicer(registry)
-        self._server.add_generic_rpc_handlers((_handlers(self._servicer),))
+        self._server.add_generic_rpc_handlers((_handlers(Servicer(registry)),))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
             port = self._server.add_insecure_port(listen)
         except RuntimeError as error:
-            self._servicer.close()
             msg = (
                 f"cannot listen on {listen}: the port is in use, or the address is not "
                 "of this machine. Choose another server.listen, or stop what listens "
@@ -80,7 +78,6 @@ class Server:
         """
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_seconds).wait()
-        self._servicer.close()
 
 
 def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:

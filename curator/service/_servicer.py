@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -14,17 +13,13 @@ from curator import wire
 from curator.engine import Registry
 from curator.errors import CuratorError, LimitError, ProtocolError, SnapshotError
 from curator.rpc.v1 import curation_pb2 as pb
-from curator.service._stream import BatchSource, Credits, header_of
+from curator.service._stream import BatchSource, Credits, ReadAhead, header_of
 
 __all__ = ["Servicer", "guard"]
 
 _log = logging.getLogger(__name__)
 Request = TypeVar("Request")
 Context: TypeAlias = grpc.ServicerContext
-
-# From this size on, the next batch is read while one is on its way. Below it, what two
-# threads lose to each other in the interpreter is more than the overlap gains.
-OVERLAP_BYTES = 4 << 20
 
 
 class Servicer:
@@ -39,9 +34,6 @@ class Servicer:
         server = registry.config.server
         self._max_message_bytes = server.max_message_bytes
         self._max_snapshot_bytes = server.max_snapshot_bytes
-        self._readers = concurrent.futures.ThreadPoolExecutor(
-            thread_name_prefix="curator-reader"
-        )
 
     def OpenSession(  # noqa: N802 - the call's name
         self, request: pb.OpenSessionRequest, context: Context
@@ -76,23 +68,9 @@ class Servicer:
         threading.Thread(
             target=credits_.read, args=[requests], name="curator-credits", daemon=True
         ).start()
-        step, end = start.from_step, engine.spec.num_steps
-        upcoming = None
-        while step != end:
-            batch = source.batch(step) if upcoming is None else upcoming.result()
-            if batch is None:
-                return
-            header, parts = batch
-            step += 1
-            is_large = sum(len(part) for part in parts) >= OVERLAP_BYTES
-            upcoming = None
-            if is_large and step != end and source.is_ready(step):
-                upcoming = self._readers.submit(source.batch, step)
-            if not credits_.take():
-                return
-            yield from wire.batch_messages(header, parts)
-        if credits_.take():
-            yield pb.StreamBatchesResponse(end=pb.StreamEnd(num_steps=end or 0))
+        messages = ReadAhead(source.messages(credits_))
+        context.add_callback(messages.close)
+        yield from messages
 
     def SelectBatch(  # noqa: N802 - the call's name
         self, requests: Iterator[pb.SelectBatchRequest], context: Context
@@ -112,7 +90,7 @@ class Servicer:
         features = wire.features_from_wire(rows, start)
         ids = wire.ids_from_proto(start.example_ids)
         record = engine.select(start.step, ids, features)
-        return pb.SelectBatchResponse(header=header_of(record, slice(None)))
+        return pb.SelectBatchResponse(header=header_of(engine, record, slice(None)))
 
     def ReportStep(  # noqa: N802 - the call's name
         self, request: pb.ReportStepRequest, context: Context
@@ -162,10 +140,6 @@ class Servicer:
         """Describes one session."""
         info = self._registry.open(request.name).info()
         return pb.DescribeSessionResponse(session=wire.info_to_proto(info))
-
-    def close(self) -> None:
-        """Stops the threads that read ahead."""
-        self._readers.shutdown(wait=False, cancel_futures=True)
 
 
 def _first(requests: Iterator[Request], call: str) -> Request:

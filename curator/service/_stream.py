@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import queue
 import threading
 from collections.abc import Iterator
-from typing import TypeAlias
 
 import grpc
 import numpy as np
@@ -17,9 +17,10 @@ from curator.ledger import StepRecord
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import rank_slice
 
-__all__ = ["BatchSource", "Credits", "header_of"]
+__all__ = ["BatchSource", "Credits", "ReadAhead", "header_of"]
 
-EncodedBatch: TypeAlias = tuple[pb.BatchHeader, list[memoryview]]
+# Messages that are ready beyond the one that is being sent.
+READ_AHEAD = 2
 
 
 class Credits:
@@ -45,10 +46,48 @@ class Credits:
         self._ended = True
         self._available.release()
 
-    def take(self) -> bool:
-        """Takes a credit, waiting for one; False once the client has hung up."""
-        self._available.acquire()
-        return not self._ended
+    def take(self, *, blocking: bool = True) -> bool:
+        """Takes a credit; False where there is none, or the client has hung up.
+
+        Args:
+            blocking: Whether to wait for one.
+        """
+        return self._available.acquire(blocking) and not self._ended
+
+
+class ReadAhead:
+    """Makes the next messages in a thread of its own while one is being sent."""
+
+    def __init__(self, messages: Iterator[bytes]) -> None:
+        self._messages = messages
+        self._slots = threading.Semaphore(READ_AHEAD)
+        self._made: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+        self._closed = False
+        threading.Thread(target=self._run, name="curator-reader", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            for message in self._messages:
+                self._made.put(message)
+                self._slots.acquire()
+                if self._closed:
+                    break
+            self._made.put(None)
+        except Exception as error:
+            self._made.put(error)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yields the messages; raises what making them raised."""
+        while (item := self._made.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+            self._slots.release()
+
+    def close(self) -> None:
+        """Lets the thread go, which makes no further message."""
+        self._closed = True
+        self._slots.release()
 
 
 class BatchSource:
@@ -62,34 +101,67 @@ class BatchSource:
             ConfigError: There is no such column.
         """
         self._engine = engine
+        self._from_step = start.from_step
         self._super_batches = start.super_batches
         self._rows = rank_slice(engine.spec.batch_size, start.rank, start.world_size)
         self._future: concurrent.futures.Future[StepRecord] | None = None
         self._closed = False
         columns = wire.columns_from_proto(start)
-        self._columns = engine.delivered_columns(columns)
+        self._columns = engine.delivery.columns(columns)
 
     def close(self) -> None:
         """Ends a call of :meth:`batch` that waits in another thread."""
         self._closed = True
+        self._engine.wake()
         if self._future is not None:
             self._future.cancel()
 
-    def is_ready(self, step: int) -> bool:
-        """Whether :meth:`batch` would not wait for the step to be defined."""
-        return self._super_batches or step < self._engine.num_defined
+    def messages(self, credits_: Credits) -> Iterator[bytes]:
+        """Yields the stream: a batch for each credit, and the end."""
+        step = self._from_step
+        while step != self._engine.num_steps:
+            batch = self.batch(step)
+            if batch is None or not credits_.take():
+                return
+            step += 1
+            together, size = [batch], _size(batch)
+            # Small batches that are wanted, and ready, travel in one message.
+            while (
+                size + _size(batch) <= wire.MESSAGE_BYTES
+                and self._is_ready(step)
+                and credits_.take(blocking=False)
+            ):
+                batch = self.batch(step)
+                if batch is None:
+                    return
+                step += 1
+                together.append(batch)
+                size += _size(batch)
+            yield from wire.batch_messages(together)
+        if credits_.take():
+            end = pb.StreamEnd(num_steps=step)
+            yield pb.StreamBatchesResponse(end=end).SerializeToString()
 
-    def batch(self, step: int) -> EncodedBatch | None:
+    def _is_ready(self, step: int) -> bool:
+        """Whether :meth:`batch` would not wait, nor fail."""
+        return step < self._engine.num_defined
+
+    def batch(self, step: int) -> wire.EncodedBatch | None:
         """Returns a step's header and its rows' Arrow IPC stream, once it is defined.
 
         None where the source was closed meanwhile.
         """
         if self._super_batches:
-            candidates = self._engine.super_batch(step)
+            candidates = self._engine.super_batch(step, lambda: self._closed)
+            if candidates is None:
+                return None
+            first, num_steps = self._engine.epoch(step)
             header = pb.BatchHeader(
                 step=step,
                 epoch=candidates.epoch,
                 example_ids=wire.ids_to_proto(candidates.ids),
+                epoch_first_step=first,
+                epoch_num_steps=num_steps,
             )
             return header, self._encoded(candidates.ids)
         future = self._future = self._engine.record(step)
@@ -99,16 +171,27 @@ class BatchSource:
             record = future.result()
         except concurrent.futures.CancelledError:
             return None
-        return header_of(record, self._rows), self._encoded(record.ids[self._rows])
+        return header_of(self._engine, record, self._rows), self._encoded(
+            record.ids[self._rows]
+        )
 
     def _encoded(self, ids: Int64[np.ndarray, " n"]) -> list[memoryview]:
         if not self._columns:
             return []
-        return wire.rows_to_parts(self._engine.pool.take(ids, self._columns))
+        delivery = self._engine.delivery
+        spans = delivery.spans(ids, self._columns)
+        if spans is not None:
+            return wire.spans_to_parts(spans)
+        return wire.rows_to_parts(delivery.rows(ids, self._columns))
 
 
-def header_of(record: StepRecord, rows: slice) -> pb.BatchHeader:
+def _size(batch: wire.EncodedBatch) -> int:
+    return sum(map(len, batch[1]))
+
+
+def header_of(engine: SessionEngine, record: StepRecord, rows: slice) -> pb.BatchHeader:
     """Returns the header of some rows of a step's batch."""
+    first, num_steps = engine.epoch(record.step)
     scores = b""
     if record.scores is not None:
         scores = wire.floats_to_proto(record.scores[rows])
@@ -120,4 +203,7 @@ def header_of(record: StepRecord, rows: slice) -> pb.BatchHeader:
         scores=scores,
         snapshot_step=record.snapshot_step,
         late=record.late,
+        epoch_first_step=first,
+        epoch_num_steps=num_steps,
+        weighting=wire.weighting_to_proto(engine.spec.weighting),
     )

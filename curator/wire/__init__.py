@@ -12,25 +12,38 @@ from curator.wire._convert import (
     info_to_proto,
     spec_from_proto,
     spec_to_proto,
+    weighting_from_proto,
+    weighting_to_proto,
 )
 from curator.wire._errors import ERROR_KEY, error_from_rpc, status_of
 from curator.wire._features import features_from_wire, features_to_wire
-from curator.wire._ipc import (
+from curator.wire._messages import (
     CHUNK_BYTES,
-    Reassembly,
+    MESSAGE_BYTES,
+    EncodedBatch,
+    Part,
     Response,
     batch_messages,
     chunks_of,
     deserialize_response,
+    serialize_response,
+)
+from curator.wire._rows import (
+    BlockCache,
+    Reassembly,
     rows_from_bytes,
     rows_to_parts,
-    serialize_response,
+    spans_to_parts,
 )
 
 __all__ = [
     "CHUNK_BYTES",
     "ERROR_KEY",
+    "MESSAGE_BYTES",
     "PROTOCOL_VERSION",
+    "BlockCache",
+    "EncodedBatch",
+    "Part",
     "Reassembly",
     "Response",
     "batch_messages",
@@ -50,7 +63,10 @@ __all__ = [
     "rows_from_bytes",
     "rows_to_parts",
     "serialize_response",
+    "spans_to_parts",
     "spec_from_proto",
     "spec_to_proto",
     "status_of",
+    "weighting_from_proto",
+    "weighting_to_proto",
 ]

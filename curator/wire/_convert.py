@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
+from google.protobuf import json_format
 
-from curator.config import SessionSpec, parse_session, session_to_table
+from curator.config import SessionSpec, Weighting, parse_session, session_to_table
 from curator.errors import FeatureError, ServiceError
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import SessionInfo
@@ -23,6 +25,8 @@ __all__ = [
     "info_to_proto",
     "spec_from_proto",
     "spec_to_proto",
+    "weighting_from_proto",
+    "weighting_to_proto",
 ]
 
 PROTOCOL_VERSION = 1
@@ -32,6 +36,7 @@ _FEATURES = {
     "trainer": pb.FEATURE_SOURCE_TRAINER,
 }
 _ON_LATE = {"wait": pb.ON_LATE_WAIT, "uniform": pb.ON_LATE_UNIFORM}
+_WEIGHTING = {"sum": pb.WEIGHTING_SUM, "mean": pb.WEIGHTING_MEAN}
 _SAME_NAME = (
     "pool",
     "seed",
@@ -43,6 +48,7 @@ _SAME_NAME = (
     "late_after_seconds",
     "publish_every",
     "num_steps",
+    "num_epochs",
 )
 
 
@@ -89,20 +95,42 @@ def columns_from_proto(
 def spec_to_proto(spec: SessionSpec) -> pb.SessionSpec:
     """Returns the message of a session specification."""
     table = session_to_table(spec)
-    policy = dict(_mapping(table["policy"]))
-    kind = str(policy.pop("name"))
-    message = pb.SessionSpec(
+    return pb.SessionSpec(
+        sampler=_component_to_proto(_mapping(table["sampler"])),
+        policy=_component_to_proto(_mapping(table["policy"])),
         features=_FEATURES[spec.features],
         on_late=_ON_LATE[spec.on_late],
+        weighting=_WEIGHTING[spec.weighting],
+        reference_outputs=spec.reference_outputs,
         columns=columns_to_proto(spec.columns),
         **{key: table[key] for key in _SAME_NAME if key in table},  # pyright: ignore[reportArgumentType] - a table of mixed types
     )
-    getattr(message.sampler, spec.sampler).SetInParent()
-    chosen = getattr(message.policy, kind)
-    chosen.SetInParent()
-    for key, value in policy.items():
-        setattr(chosen, key, value)
+
+
+def _component_to_proto(table: Mapping[str, object]) -> pb.Component:
+    message = pb.Component(name=str(table["name"]))
+    message.fields.update({k: v for k, v in table.items() if k != "name"})  # pyright: ignore[reportArgumentType] - TOML's types are JSON's
     return message
+
+
+def _component_from_proto(message: pb.Component) -> dict[str, object]:
+    fields = json_format.MessageToDict(message.fields)
+    return {"name": message.name, **{k: _whole(v) for k, v in fields.items()}}
+
+
+def _whole(value: object) -> object:
+    """Returns a value whose whole numbers are integers, which Struct does not have.
+
+    Where a float is meant, the configuration takes an integer as well.
+    """
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [_whole(item) for item in cast("list[object]", value)]
+    if isinstance(value, dict):
+        items = cast("dict[str, object]", value).items()
+        return {key: _whole(item) for key, item in items}
+    return value
 
 
 def spec_from_proto(message: pb.SessionSpec) -> SessionSpec:
@@ -125,15 +153,18 @@ def spec_from_proto(message: pb.SessionSpec) -> SessionSpec:
     columns = columns_from_proto(message)
     if columns is not None:
         table["columns"] = columns
+    if message.reference_outputs:
+        table["reference_outputs"] = list(message.reference_outputs)
     if message.features:
         table["features"] = _name_of(_FEATURES, message.features)
     if message.on_late:
         table["on_late"] = _name_of(_ON_LATE, message.on_late)
-    kind = message.policy.WhichOneof("kind")
-    if kind is not None:
-        chosen = getattr(message.policy, kind)
-        fields = {field.name: value for field, value in chosen.ListFields()}
-        table["policy"] = {"name": kind, **fields}
+    if message.weighting:
+        table["weighting"] = _name_of(_WEIGHTING, message.weighting)
+    if message.HasField("policy"):
+        table["policy"] = _component_from_proto(message.policy)
+    if message.HasField("sampler"):
+        table["sampler"] = _component_from_proto(message.sampler)
     return parse_session(table)
 
 
@@ -146,10 +177,12 @@ def info_to_proto(info: SessionInfo) -> pb.SessionInfo:
         fingerprint=info.fingerprint,
         num_examples=info.num_examples,
         num_steps_per_epoch=info.num_steps_per_epoch,
+        num_steps=info.num_steps,
         num_defined=info.num_defined,
         next_step=info.next_step,
         needs_learner=info.needs_learner,
         needs_initial_snapshot=info.needs_initial_snapshot,
+        depends_on_losses=info.depends_on_losses,
     )
     for name, value in cost.items():
         is_count = name.startswith("num_")
@@ -165,15 +198,29 @@ def info_from_proto(message: pb.SessionInfo) -> SessionInfo:
         fingerprint=message.fingerprint,
         num_examples=message.num_examples,
         num_steps_per_epoch=message.num_steps_per_epoch,
+        num_steps=message.num_steps if message.HasField("num_steps") else None,
         num_defined=message.num_defined,
         next_step=message.next_step,
         needs_learner=message.needs_learner,
         needs_initial_snapshot=message.needs_initial_snapshot,
+        depends_on_losses=message.depends_on_losses,
         cost={
             field.name: float(getattr(message.cost, field.name))
             for field in pb.SessionCost.DESCRIPTOR.fields
         },
     )
+
+
+def weighting_to_proto(weighting: Weighting) -> pb.Weighting.ValueType:
+    """Returns the enumeration value of a weighting."""
+    return _WEIGHTING[weighting]
+
+
+def weighting_from_proto(value: int) -> Weighting:
+    """Returns the weighting of an enumeration value, ``sum`` where it is not set."""
+    if not value:
+        return "sum"
+    return cast("Weighting", _name_of(_WEIGHTING, value))
 
 
 def _name_of(names: Mapping[str, int], value: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pyarrow as pa
 
@@ -13,6 +15,7 @@ from curator.types import Feature, Features, PairEmbeddings
 __all__ = ["features_from_wire", "features_to_wire"]
 
 _SIDES = ("queries", "targets")
+_OUTPUT = re.compile(r"(learner|reference)\.[a-z_]+")
 
 
 def features_to_wire(
@@ -21,7 +24,7 @@ def features_to_wire(
     """Returns features as columns, and the logit parameters of each model.
 
     ``learner.embeddings`` becomes ``learner.embeddings.queries`` and
-    ``learner.embeddings.targets``; one float per candidate stays one column.
+    ``learner.embeddings.targets``; other features stay one column each.
     """
     columns: dict[str, pa.Array] = {}
     logits: dict[str, pb.LogitParameters] = {}
@@ -33,7 +36,9 @@ def features_to_wire(
                 logit_scale=feature.logit_scale, logit_bias=feature.logit_bias
             )
         else:
-            columns[name] = pa.array(feature)
+            columns[name] = (
+                pa.array(feature) if feature.ndim == 1 else rows_from_numpy(feature)
+            )
     return pa.RecordBatch.from_pydict(columns), logits
 
 
@@ -43,12 +48,9 @@ def features_from_wire(rows: pa.RecordBatch, start: pb.SelectStart) -> Features:
     Raises:
         FeatureError: A column is none of a feature's, or is not made of floats.
     """
-    features: dict[str, Feature] = {}
     arrays = {name: _floats(name, rows.column(name)) for name in rows.schema.names}
+    features: dict[str, Feature] = {}
     for role in ("learner", "reference"):
-        loss = arrays.pop(f"{role}.loss", None)
-        if loss is not None:
-            features[f"{role}.loss"] = loss
         sides = [arrays.pop(f"{role}.embeddings.{side}", None) for side in _SIDES]
         if sides[0] is not None and sides[1] is not None:
             logits: pb.LogitParameters = getattr(start, role)
@@ -58,27 +60,29 @@ def features_from_wire(rows: pa.RecordBatch, start: pb.SelectStart) -> Features:
                 logits.logit_scale,
                 logits.logit_bias if logits.HasField("logit_bias") else None,
             )
-    if arrays:
+    unknown = [name for name in arrays if not _OUTPUT.fullmatch(name)]
+    if unknown:
         msg = (
-            f"unknown feature columns {sorted(arrays)}; known: ROLE.loss, "
-            "ROLE.embeddings.queries and ROLE.embeddings.targets, where ROLE is "
-            "learner or reference"
+            f"unknown feature columns {sorted(unknown)}; known: ROLE.OUTPUT, such as "
+            "learner.loss, ROLE.embeddings.queries and ROLE.embeddings.targets, where "
+            "ROLE is learner or reference"
         )
         raise FeatureError(msg)
-    return features
+    return {**features, **arrays}
 
 
 def _floats(name: str, column: pa.Array) -> np.ndarray:
     array = column_to_numpy(column)
-    expected = 2 if ".embeddings." in name else 1
+    expected = (2,) if ".embeddings." in name else (1, 2)
     if (
         isinstance(array, list)
-        or array.ndim != expected
+        or array.ndim not in expected
         or not np.issubdtype(array.dtype, np.floating)
     ):
+        dimensions = " or ".join(map(str, expected))
         msg = (
-            f"feature column {name!r}: expected {expected}-dimensional floats without "
-            f"nulls; got {column.type}"
+            f"feature column {name!r}: expected {dimensions}-dimensional floats "
+            f"without nulls; got {column.type}"
         )
         raise FeatureError(msg)
     return array

@@ -282,7 +282,6 @@ def test_a_report_may_be_repeated_and_may_name_ids(tmp_path, kind):
         (np.zeros(1), r"shape \(1,\): it looks reduced already"),
         (np.zeros((8, 1)), r"shape \(8, 1\)"),
         (np.array(["a"] * 8), r"expected losses of shape .*got <U1"),
-        (np.array([0, 1, np.nan, 3, 4, np.inf, 6, 7]), r"2 of 8 losses are not finite"),
     ],
 )
 def test_losses_that_are_none_are_refused_and_the_step_stays_open(
@@ -328,7 +327,9 @@ def test_ids_that_are_of_no_batch_are_refused(tmp_path, kind):
             session.report(np.arange(8))
         with pytest.raises(FeedbackError, match=r"one-dimensional integers; got float"):
             session.report(np.zeros(8))
-        with pytest.raises(FeedbackError, match=r"ids are not those of step 0, rank 0"):
+        with pytest.raises(
+            FeedbackError, match=r"ids are not those of rows 0 to 8 of step 0"
+        ):
             session._transport.report("s", 0, 0, 1, batch.ids[::-1].copy(), None)
         with pytest.raises(FeedbackError, match=r"step 99 .* has not been handed out"):
             session._transport.report("s", 99, 0, 1, batch.ids, None)

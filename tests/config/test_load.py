@@ -126,7 +126,14 @@ def test_a_session_survives_its_table(extra):
         (whole(seed=2**63), r"seed: a 64-bit integer"),
         (whole(late_after_seconds=0), r"late_after_seconds: above 0"),
         (whole(on_late="skip"), r"sessions.s.on_late: .*'wait'.*'uniform'.*'skip'"),
-        (whole(sampler={"name": "rs2"}), r"sessions.s.sampler: .*'uniform'.*'rs2'"),
+        (
+            whole(sampler={"name": "rs1"}),
+            r"s.sampler.name: unknown sampler 'rs1'.*uniform",
+        ),
+        (whole(sampler="unifrm"), r"sampler.name: unknown .*did you mean 'uniform'"),
+        (whole(sampler={"name": "uniform", "k": 1}), r"unknown key '.*sampler.k'"),
+        (whole(num_epochs=0), r"num_epochs: at least 1; got 0"),
+        (whole(weighting="max"), r"sessions.s.weighting: .*'sum'.*'mean'.*'max'"),
         (whole(policy="jiont"), r"policy.name: unknown .*did you mean 'joint'"),
         (whole(policy={"name": "topk", "k": 1}), r"unknown key 'sessions.s.policy.k'"),
         (
@@ -139,7 +146,7 @@ def test_a_session_survives_its_table(extra):
             whole(policy=JOINT, learner="m"),
             r"reference: .* needs reference.embeddings",
         ),
-        (whole(policy="topk"), r"needs learner.loss, .*policy.loss to 'sigmoid'"),
+        (whole(policy="topk"), r"learner: TopK.* needs learner.loss; name a model"),
         (whole(features="trainer"), r"features: 'trainer' makes no sense"),
         (whole(pool="q"), r"sessions.s: pool: no pool 'q'. Known: p"),
         (

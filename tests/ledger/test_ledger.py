@@ -127,7 +127,7 @@ def test_another_format_is_refused(tmp_path):
     db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(StorageError, match=r"has format 99; this version .* format 1"):
+    with pytest.raises(StorageError, match=r"has format 99; this version .* format 2"):
         Ledger(path)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from curator.errors import PoolError
 from curator.pools import Pool, VirtualPool
+from curator.wire import rows_from_bytes, spans_to_parts
 
 TABLE = pool_tables.every_type()
 ROWS = TABLE.to_pylist()
@@ -229,3 +230,18 @@ def takes_a_pool(pool: Pool) -> int:
 def test_pool_fits_the_protocol(make_pool):
     assert takes_a_pool(make_pool(FEW_COLUMNS)) == 2
     assert takes_a_pool(VirtualPool(N)) == 2
+
+
+@pytest.mark.parametrize("column", TABLE.column_names)
+def test_rows_where_they_lie_are_the_rows_that_are_taken(pool, column):
+    ids = np.array([59, 3, 3, 20, 0])
+
+    spans = pool.spans(ids, [column])
+
+    taken = pool.take(ids, [column])
+    if spans is None:
+        return  # a fixed-width column in memory has them: test_take.py
+    assert spans.num_rows == len(ids)
+    assert spans.schema.equals(taken.schema)
+    received = rows_from_bytes(b"".join(spans_to_parts(spans)), trusted=False)
+    assert received.equals(taken)

@@ -9,8 +9,10 @@ from hypothesis.extra import numpy as hnp
 from curator import wire
 from curator.config import SessionSpec
 from curator.errors import ConfigError, FeatureError
-from curator.policies import Joint, TopK, Uniform
+from curator.policies import POLICIES as POLICIES_BY_NAME
+from curator.policies import DomainQuota, Joint, TopK, Uniform
 from curator.rpc.v1 import curation_pb2 as pb
+from curator.samplers import RS2, InfoBatch, RePB, SeTa
 from curator.sessions import SessionInfo
 
 
@@ -53,6 +55,9 @@ def specs():
             "publish_every": st.integers(1, 9),
             "num_steps": st.none() | st.integers(1, 2**40),
             "columns": st.none() | st.lists(st.sampled_from(["a", "b"]), max_size=2),
+            "num_epochs": st.none() | st.integers(1, 1000),
+            "weighting": st.sampled_from(["sum", "mean"]),
+            "reference_outputs": st.lists(st.just("embeddings"), max_size=1),
         }
     )
 
@@ -67,9 +72,44 @@ def test_a_specification_survives_the_wire(fields):
     assert wire.spec_from_proto(message) == spec
 
 
-def test_an_empty_policy_message_means_the_defaults():
+@pytest.mark.parametrize("name", sorted(POLICIES_BY_NAME))
+def test_every_policy_survives_the_wire(name):
+    required = {"importance": {"backward_ratio": 1.5}}
+    policy = POLICIES_BY_NAME[name](**required.get(name, {}))
+    spec = SessionSpec(
+        pool="p", batch_size=64, policy=policy, learner="m", reference="m"
+    )
+
+    assert wire.spec_from_proto(wire.spec_to_proto(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        RS2(ratio=0.1, replace=True, stratify_by="label"),
+        InfoBatch(),
+        InfoBatch(prune_ratio=[0.75, 0.5], percentiles=[20.0, 85.0], anneal=0.0),
+        RePB(),
+        SeTa(),
+    ],
+    ids=repr,
+)
+def test_every_sampler_survives_the_wire(sampler):
+    spec = SessionSpec(pool="p", batch_size=8, sampler=sampler, num_epochs=4)
+
+    assert wire.spec_from_proto(wire.spec_to_proto(spec)) == spec
+
+
+def test_a_domains_quotas_survive_the_wire():
+    policy = DomainQuota(quotas={"web": 2.0, "books": 0.5}, score=None)
+    spec = SessionSpec(pool="p", batch_size=8, policy=policy)
+
+    assert wire.spec_from_proto(wire.spec_to_proto(spec)) == spec
+
+
+def test_a_policy_message_without_fields_means_the_defaults():
     message = pb.SessionSpec(pool="p", batch_size=16, learner="m", reference="m")
-    message.policy.joint.SetInParent()
+    message.policy.name = "joint"
 
     assert wire.spec_from_proto(message).policy == Joint()
 
@@ -86,10 +126,12 @@ def test_information_survives_the_wire():
         fingerprint="f" * 16,
         num_examples=10**12,
         num_steps_per_epoch=3,
+        num_steps=None,
         num_defined=2,
         next_step=1,
         needs_learner=False,
         needs_initial_snapshot=True,
+        depends_on_losses=True,
         cost={"scoring_seconds": 0.5, "num_candidates": 16.0, "unknown": 1.0},
     )
 
@@ -102,6 +144,8 @@ def test_information_survives_the_wire():
     assert again.spec == info.spec
     assert (again.num_examples, again.next_step) == (10**12, 1)
     assert again.needs_initial_snapshot
+    assert again.depends_on_losses
+    assert again.num_steps is None
     assert not again.needs_learner
 
 

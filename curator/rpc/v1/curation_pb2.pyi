@@ -19,6 +19,7 @@ Conventions
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -31,6 +32,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Weighting:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WeightingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Weighting.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEIGHTING_UNSPECIFIED: _Weighting.ValueType  # 0
+    """the sum"""
+    WEIGHTING_SUM: _Weighting.ValueType  # 1
+    """over an epoch, the weighted sum of gradients is the pool's"""
+    WEIGHTING_MEAN: _Weighting.ValueType  # 2
+    """over an epoch, the weighted mean is: weights are 1 on average"""
+
+class Weighting(_Weighting, metaclass=_WeightingEnumTypeWrapper):
+    """What the sampler's weights preserve."""
+
+WEIGHTING_UNSPECIFIED: Weighting.ValueType  # 0
+"""the sum"""
+WEIGHTING_SUM: Weighting.ValueType  # 1
+"""over an epoch, the weighted sum of gradients is the pool's"""
+WEIGHTING_MEAN: Weighting.ValueType  # 2
+"""over an epoch, the weighted mean is: weights are 1 on average"""
+Global___Weighting: _TypeAlias = Weighting  # noqa: Y015
 
 class _FeatureSource:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -101,6 +126,9 @@ class SessionSpec(_message.Message):
     PUBLISH_EVERY_FIELD_NUMBER: _builtins.int
     NUM_STEPS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    NUM_EPOCHS_FIELD_NUMBER: _builtins.int
+    WEIGHTING_FIELD_NUMBER: _builtins.int
+    REFERENCE_OUTPUTS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """name of a pool of the server"""
     seed: _builtins.int
@@ -117,26 +145,33 @@ class SessionSpec(_message.Message):
     late_after_seconds: _builtins.float
     publish_every: _builtins.int
     num_steps: _builtins.int
-    """0: the session does not end"""
+    """0: no limit"""
+    num_epochs: _builtins.int
+    """0: no limit"""
+    weighting: Global___Weighting.ValueType
     @_builtins.property
-    def sampler(self) -> Global___SamplerSpec:
+    def sampler(self) -> Global___Component:
         """missing: uniform"""
 
     @_builtins.property
-    def policy(self) -> Global___PolicySpec:
+    def policy(self) -> Global___Component:
         """missing: uniform"""
 
     @_builtins.property
     def columns(self) -> Global___ColumnList:
         """missing: all columns of the pool"""
 
+    @_builtins.property
+    def reference_outputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what batches carry of the reference"""
+
     def __init__(
         self,
         *,
         pool: _builtins.str = ...,
         seed: _builtins.int = ...,
-        sampler: Global___SamplerSpec | None = ...,
-        policy: Global___PolicySpec | None = ...,
+        sampler: Global___Component | None = ...,
+        policy: Global___Component | None = ...,
         batch_size: _builtins.int = ...,
         super_batch_size: _builtins.int = ...,
         learner: _builtins.str = ...,
@@ -148,10 +183,13 @@ class SessionSpec(_message.Message):
         publish_every: _builtins.int | None = ...,
         num_steps: _builtins.int = ...,
         columns: Global___ColumnList | None = ...,
+        num_epochs: _builtins.int = ...,
+        weighting: Global___Weighting.ValueType = ...,
+        reference_outputs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_late_after_seconds", b"_late_after_seconds", "_publish_every", b"_publish_every", "columns", b"columns", "late_after_seconds", b"late_after_seconds", "policy", b"policy", "publish_every", b"publish_every", "sampler", b"sampler"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_late_after_seconds", b"_late_after_seconds", "_publish_every", b"_publish_every", "batch_size", b"batch_size", "columns", b"columns", "features", b"features", "late_after_seconds", b"late_after_seconds", "learner", b"learner", "max_ahead", b"max_ahead", "num_steps", b"num_steps", "on_late", b"on_late", "policy", b"policy", "pool", b"pool", "publish_every", b"publish_every", "reference", b"reference", "sampler", b"sampler", "seed", b"seed", "super_batch_size", b"super_batch_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_late_after_seconds", b"_late_after_seconds", "_publish_every", b"_publish_every", "batch_size", b"batch_size", "columns", b"columns", "features", b"features", "late_after_seconds", b"late_after_seconds", "learner", b"learner", "max_ahead", b"max_ahead", "num_epochs", b"num_epochs", "num_steps", b"num_steps", "on_late", b"on_late", "policy", b"policy", "pool", b"pool", "publish_every", b"publish_every", "reference", b"reference", "reference_outputs", b"reference_outputs", "sampler", b"sampler", "seed", b"seed", "super_batch_size", b"super_batch_size", "weighting", b"weighting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__late_after_seconds: _TypeAlias = _typing.Literal["late_after_seconds"]  # noqa: Y015
     _WhichOneofArgType__late_after_seconds: _TypeAlias = _typing.Literal["_late_after_seconds", b"_late_after_seconds"]  # noqa: Y015
@@ -185,161 +223,32 @@ class ColumnList(_message.Message):
 Global___ColumnList: _TypeAlias = ColumnList  # noqa: Y015
 
 @_typing.final
-class SamplerSpec(_message.Message):
+class Component(_message.Message):
+    """A sampler or a policy: its name, and those of its fields that are not left at their
+    defaults, as in the configuration file (docs/samplers.md, docs/policies). Whole numbers
+    up to 2^53 are exact.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
-    UNIFORM_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
     @_builtins.property
-    def uniform(self) -> Global___UniformSampler: ...
+    def fields(self) -> _struct_pb2.Struct: ...
     def __init__(
         self,
         *,
-        uniform: Global___UniformSampler | None = ...,
+        name: _builtins.str = ...,
+        fields: _struct_pb2.Struct | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "uniform", b"uniform"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "uniform", b"uniform"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["uniform"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
-
-Global___SamplerSpec: _TypeAlias = SamplerSpec  # noqa: Y015
-
-@_typing.final
-class UniformSampler(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UniformSampler: _TypeAlias = UniformSampler  # noqa: Y015
-
-@_typing.final
-class PolicySpec(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    UNIFORM_FIELD_NUMBER: _builtins.int
-    TOPK_FIELD_NUMBER: _builtins.int
-    JOINT_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def uniform(self) -> Global___UniformPolicy: ...
-    @_builtins.property
-    def topk(self) -> Global___TopKPolicy: ...
-    @_builtins.property
-    def joint(self) -> Global___JointPolicy: ...
-    def __init__(
-        self,
-        *,
-        uniform: Global___UniformPolicy | None = ...,
-        topk: Global___TopKPolicy | None = ...,
-        joint: Global___JointPolicy | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["joint", b"joint", "kind", b"kind", "topk", b"topk", "uniform", b"uniform"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["joint", b"joint", "kind", b"kind", "topk", b"topk", "uniform", b"uniform"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["uniform", "topk", "joint"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
-
-Global___PolicySpec: _TypeAlias = PolicySpec  # noqa: Y015
-
-@_typing.final
-class UniformPolicy(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    def __init__(
-        self,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UniformPolicy: _TypeAlias = UniformPolicy  # noqa: Y015
-
-@_typing.final
-class TopKPolicy(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SCORE_FIELD_NUMBER: _builtins.int
-    LOSS_FIELD_NUMBER: _builtins.int
-    score: _builtins.str
-    """learnability, easy_reference, hard_learner"""
-    loss: _builtins.str
-    """scalar, sigmoid, softmax"""
-    def __init__(
-        self,
-        *,
-        score: _builtins.str | None = ...,
-        loss: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "_score", b"_score", "loss", b"loss", "score", b"score"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "_score", b"_score", "loss", b"loss", "score", b"score"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
-    _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
-    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
-    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
-
-Global___TopKPolicy: _TypeAlias = TopKPolicy  # noqa: Y015
-
-@_typing.final
-class JointPolicy(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SCORE_FIELD_NUMBER: _builtins.int
-    LOSS_FIELD_NUMBER: _builtins.int
-    NUM_CHUNKS_FIELD_NUMBER: _builtins.int
-    TEMPERATURE_FIELD_NUMBER: _builtins.int
-    score: _builtins.str
-    loss: _builtins.str
-    """sigmoid, softmax"""
-    num_chunks: _builtins.int
-    temperature: _builtins.float
-    def __init__(
-        self,
-        *,
-        score: _builtins.str | None = ...,
-        loss: _builtins.str | None = ...,
-        num_chunks: _builtins.int | None = ...,
-        temperature: _builtins.float | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "_num_chunks", b"_num_chunks", "_score", b"_score", "_temperature", b"_temperature", "loss", b"loss", "num_chunks", b"num_chunks", "score", b"score", "temperature", b"temperature"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_loss", b"_loss", "_num_chunks", b"_num_chunks", "_score", b"_score", "_temperature", b"_temperature", "loss", b"loss", "num_chunks", b"num_chunks", "score", b"score", "temperature", b"temperature"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__loss: _TypeAlias = _typing.Literal["loss"]  # noqa: Y015
-    _WhichOneofArgType__loss: _TypeAlias = _typing.Literal["_loss", b"_loss"]  # noqa: Y015
-    _WhichOneofReturnType__num_chunks: _TypeAlias = _typing.Literal["num_chunks"]  # noqa: Y015
-    _WhichOneofArgType__num_chunks: _TypeAlias = _typing.Literal["_num_chunks", b"_num_chunks"]  # noqa: Y015
-    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
-    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
-    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
-    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__loss) -> _WhichOneofReturnType__loss | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_chunks) -> _WhichOneofReturnType__num_chunks | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
-
-Global___JointPolicy: _TypeAlias = JointPolicy  # noqa: Y015
+Global___Component: _TypeAlias = Component  # noqa: Y015
 
 @_typing.final
 class OpenSessionRequest(_message.Message):
@@ -408,12 +317,15 @@ class SessionInfo(_message.Message):
     NEEDS_LEARNER_FIELD_NUMBER: _builtins.int
     NEEDS_INITIAL_SNAPSHOT_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    NUM_STEPS_FIELD_NUMBER: _builtins.int
+    DEPENDS_ON_LOSSES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     fingerprint: _builtins.str
     """digest of specification, pool and models"""
     num_examples: _builtins.int
     """of the pool"""
     num_steps_per_epoch: _builtins.int
+    """of the newest epoch that is planned"""
     num_defined: _builtins.int
     """steps in the ledger"""
     next_step: _builtins.int
@@ -422,6 +334,10 @@ class SessionInfo(_message.Message):
     """the server scores with snapshots of the learner"""
     needs_initial_snapshot: _builtins.bool
     """step 0 waits for a snapshot"""
+    num_steps: _builtins.int
+    """missing: endless, or not known yet"""
+    depends_on_losses: _builtins.bool
+    """epochs are planned from reported losses"""
     @_builtins.property
     def spec(self) -> Global___SessionSpec: ...
     @_builtins.property
@@ -439,12 +355,16 @@ class SessionInfo(_message.Message):
         needs_learner: _builtins.bool = ...,
         needs_initial_snapshot: _builtins.bool = ...,
         cost: Global___SessionCost | None = ...,
+        num_steps: _builtins.int | None = ...,
+        depends_on_losses: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_num_steps", b"_num_steps", "cost", b"cost", "num_steps", b"num_steps", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "fingerprint", b"fingerprint", "name", b"name", "needs_initial_snapshot", b"needs_initial_snapshot", "needs_learner", b"needs_learner", "next_step", b"next_step", "num_defined", b"num_defined", "num_examples", b"num_examples", "num_steps_per_epoch", b"num_steps_per_epoch", "spec", b"spec"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_steps", b"_num_steps", "cost", b"cost", "depends_on_losses", b"depends_on_losses", "fingerprint", b"fingerprint", "name", b"name", "needs_initial_snapshot", b"needs_initial_snapshot", "needs_learner", b"needs_learner", "next_step", b"next_step", "num_defined", b"num_defined", "num_examples", b"num_examples", "num_steps", b"num_steps", "num_steps_per_epoch", b"num_steps_per_epoch", "spec", b"spec"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__num_steps: _TypeAlias = _typing.Literal["num_steps"]  # noqa: Y015
+    _WhichOneofArgType__num_steps: _TypeAlias = _typing.Literal["_num_steps", b"_num_steps"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_steps) -> _WhichOneofReturnType__num_steps | None: ...
 
 Global___SessionInfo: _TypeAlias = SessionInfo  # noqa: Y015
 
@@ -462,6 +382,7 @@ class SessionCost(_message.Message):
     NUM_QUARANTINED_FIELD_NUMBER: _builtins.int
     NUM_TOPPED_UP_FIELD_NUMBER: _builtins.int
     NUM_LATE_FIELD_NUMBER: _builtins.int
+    NUM_QUARANTINED_LOSSES_FIELD_NUMBER: _builtins.int
     scoring_seconds: _builtins.float
     """time that scorers were busy"""
     selection_seconds: _builtins.float
@@ -478,6 +399,8 @@ class SessionCost(_message.Message):
     """of those, selected because nothing else was left"""
     num_late: _builtins.int
     """steps that fell back to a uniform draw"""
+    num_quarantined_losses: _builtins.int
+    """reported losses that were not finite"""
     def __init__(
         self,
         *,
@@ -489,10 +412,11 @@ class SessionCost(_message.Message):
         num_quarantined: _builtins.int = ...,
         num_topped_up: _builtins.int = ...,
         num_late: _builtins.int = ...,
+        num_quarantined_losses: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_candidates", b"num_candidates", "num_late", b"num_late", "num_learner_scored", b"num_learner_scored", "num_quarantined", b"num_quarantined", "num_reference_scored", b"num_reference_scored", "num_topped_up", b"num_topped_up", "scoring_seconds", b"scoring_seconds", "selection_seconds", b"selection_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_candidates", b"num_candidates", "num_late", b"num_late", "num_learner_scored", b"num_learner_scored", "num_quarantined", b"num_quarantined", "num_quarantined_losses", b"num_quarantined_losses", "num_reference_scored", b"num_reference_scored", "num_topped_up", b"num_topped_up", "scoring_seconds", b"scoring_seconds", "selection_seconds", b"selection_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,28 +494,54 @@ Global___StreamStart: _TypeAlias = StreamStart  # noqa: Y015
 class StreamBatchesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    HEADER_FIELD_NUMBER: _builtins.int
-    CHUNK_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
-    chunk: _builtins.bytes
     @_builtins.property
-    def header(self) -> Global___BatchHeader: ...
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchPart]: ...
     @_builtins.property
     def end(self) -> Global___StreamEnd: ...
     def __init__(
         self,
         *,
-        header: Global___BatchHeader | None = ...,
-        chunk: _builtins.bytes = ...,
+        parts: _abc.Iterable[Global___BatchPart] | None = ...,
         end: Global___StreamEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "header", b"header"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "end", b"end", "header", b"header"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "parts", b"parts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamBatchesResponse: _TypeAlias = StreamBatchesResponse  # noqa: Y015
+
+@_typing.final
+class BatchPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    PADDING_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    padding: _builtins.bytes
+    """Without meaning; brings the chunk to a multiple of 16 bytes within the message, so
+    that columns can be used where they lie.
+    """
+    chunk: _builtins.bytes
+    @_builtins.property
+    def header(self) -> Global___BatchHeader: ...
+    def __init__(
+        self,
+        *,
+        header: Global___BatchHeader | None = ...,
+        padding: _builtins.bytes = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "header", b"header", "padding", b"padding"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchPart: _TypeAlias = BatchPart  # noqa: Y015
 
 @_typing.final
 class BatchHeader(_message.Message):
@@ -605,6 +555,9 @@ class BatchHeader(_message.Message):
     SNAPSHOT_STEP_FIELD_NUMBER: _builtins.int
     LATE_FIELD_NUMBER: _builtins.int
     PAYLOAD_BYTES_FIELD_NUMBER: _builtins.int
+    EPOCH_FIRST_STEP_FIELD_NUMBER: _builtins.int
+    EPOCH_NUM_STEPS_FIELD_NUMBER: _builtins.int
+    WEIGHTING_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     epoch: _builtins.int
     example_ids: _builtins.bytes
@@ -619,6 +572,11 @@ class BatchHeader(_message.Message):
     """scorers fell behind: a uniform draw"""
     payload_bytes: _builtins.int
     """of the Arrow IPC stream that follows; 0: no columns"""
+    epoch_first_step: _builtins.int
+    """of the sampler's epoch that the step is in"""
+    epoch_num_steps: _builtins.int
+    """likewise: known before the epoch's first step"""
+    weighting: Global___Weighting.ValueType
     def __init__(
         self,
         *,
@@ -630,10 +588,13 @@ class BatchHeader(_message.Message):
         snapshot_step: _builtins.int | None = ...,
         late: _builtins.bool = ...,
         payload_bytes: _builtins.int = ...,
+        epoch_first_step: _builtins.int = ...,
+        epoch_num_steps: _builtins.int = ...,
+        weighting: Global___Weighting.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_snapshot_step", b"_snapshot_step", "snapshot_step", b"snapshot_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_snapshot_step", b"_snapshot_step", "epoch", b"epoch", "example_ids", b"example_ids", "late", b"late", "payload_bytes", b"payload_bytes", "scores", b"scores", "snapshot_step", b"snapshot_step", "step", b"step", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_snapshot_step", b"_snapshot_step", "epoch", b"epoch", "epoch_first_step", b"epoch_first_step", "epoch_num_steps", b"epoch_num_steps", "example_ids", b"example_ids", "late", b"late", "payload_bytes", b"payload_bytes", "scores", b"scores", "snapshot_step", b"snapshot_step", "step", b"step", "weighting", b"weighting", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__snapshot_step: _TypeAlias = _typing.Literal["snapshot_step"]  # noqa: Y015
     _WhichOneofArgType__snapshot_step: _TypeAlias = _typing.Literal["_snapshot_step", b"_snapshot_step"]  # noqa: Y015

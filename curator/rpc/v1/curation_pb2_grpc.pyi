@@ -60,10 +60,11 @@ class CurationServiceStub:
 
     The client's first message is `start`; every later one adds credits. The server
     sends one batch per credit and then waits, so a client is never sent more batches
-    than it asked for. A batch is one `header`, in a message with the first `chunk` of
-    its payload if it has one, followed by messages with the other chunks; their sizes
-    add up to `header.payload_bytes`. After the last step comes `end`, and the server
-    closes.
+    than it asked for. A batch is one or more parts: the first has the `header` and, if
+    there is a payload, its first `chunk`; the others have the other chunks. Their sizes
+    add up to `header.payload_bytes`. A message holds the parts of one large batch, or
+    of several small ones that were ready together. After the last step comes `end`, and
+    the server closes.
 
     Receiving a batch commits nothing: ReportStep does. A stream that breaks is opened
     again from the first step that was not received whole.
@@ -86,8 +87,10 @@ class CurationServiceStub:
     """Reports that a rank has trained on its slice of a step, with its un-reduced,
     un-weighted per-example losses if it has them. When every row of the step's batch is
     reported, the step is closed: a snapshot published before counts from here on.
+    Losses that are not finite are set aside and counted: such an example is as if its
+    loss had not been reported.
       INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
-                           another length, or losses that are not finite
+                           another length, or losses that look reduced
       FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
     """
     PublishSnapshot: _grpc.StreamUnaryMultiCallable[_curation_pb2.PublishSnapshotRequest, _curation_pb2.PublishSnapshotResponse]
@@ -124,10 +127,11 @@ class CurationServiceAsyncStub(CurationServiceStub):
 
     The client's first message is `start`; every later one adds credits. The server
     sends one batch per credit and then waits, so a client is never sent more batches
-    than it asked for. A batch is one `header`, in a message with the first `chunk` of
-    its payload if it has one, followed by messages with the other chunks; their sizes
-    add up to `header.payload_bytes`. After the last step comes `end`, and the server
-    closes.
+    than it asked for. A batch is one or more parts: the first has the `header` and, if
+    there is a payload, its first `chunk`; the others have the other chunks. Their sizes
+    add up to `header.payload_bytes`. A message holds the parts of one large batch, or
+    of several small ones that were ready together. After the last step comes `end`, and
+    the server closes.
 
     Receiving a batch commits nothing: ReportStep does. A stream that breaks is opened
     again from the first step that was not received whole.
@@ -150,8 +154,10 @@ class CurationServiceAsyncStub(CurationServiceStub):
     """Reports that a rank has trained on its slice of a step, with its un-reduced,
     un-weighted per-example losses if it has them. When every row of the step's batch is
     reported, the step is closed: a snapshot published before counts from here on.
+    Losses that are not finite are set aside and counted: such an example is as if its
+    loss had not been reported.
       INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
-                           another length, or losses that are not finite
+                           another length, or losses that look reduced
       FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
     """
     PublishSnapshot: _aio.StreamUnaryMultiCallable[_curation_pb2.PublishSnapshotRequest, _curation_pb2.PublishSnapshotResponse]  # type: ignore[assignment]
@@ -197,10 +203,11 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The client's first message is `start`; every later one adds credits. The server
         sends one batch per credit and then waits, so a client is never sent more batches
-        than it asked for. A batch is one `header`, in a message with the first `chunk` of
-        its payload if it has one, followed by messages with the other chunks; their sizes
-        add up to `header.payload_bytes`. After the last step comes `end`, and the server
-        closes.
+        than it asked for. A batch is one or more parts: the first has the `header` and, if
+        there is a payload, its first `chunk`; the others have the other chunks. Their sizes
+        add up to `header.payload_bytes`. A message holds the parts of one large batch, or
+        of several small ones that were ready together. After the last step comes `end`, and
+        the server closes.
 
         Receiving a batch commits nothing: ReportStep does. A stream that breaks is opened
         again from the first step that was not received whole.
@@ -235,8 +242,10 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reports that a rank has trained on its slice of a step, with its un-reduced,
         un-weighted per-example losses if it has them. When every row of the step's batch is
         reported, the step is closed: a snapshot published before counts from here on.
+        Losses that are not finite are set aside and counted: such an example is as if its
+        loss had not been reported.
           INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
-                               another length, or losses that are not finite
+                               another length, or losses that look reduced
           FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
         """
 

@@ -1,0 +1,135 @@
+"""From candidates and their features to the record of a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int64
+
+from curator.columns import column_to_numpy
+from curator.config import SessionSpec
+from curator.engine._executor import ScoringResult
+from curator.errors import FeatureError
+from curator.ledger import StepRecord
+from curator.policies import Uniform
+from curator.pools import Pool
+from curator.rng import Noise
+from curator.types import Features, Selection, SuperBatch
+
+__all__ = ["column_values", "draft", "pool_columns", "pool_features"]
+
+_POOL = "pool."
+
+
+def pool_columns(needs: frozenset[str]) -> list[str]:
+    """Returns the columns of the pool that a policy reads."""
+    return sorted(n.removeprefix(_POOL) for n in needs if n.startswith(_POOL))
+
+
+def pool_features(
+    pool: Pool, ids: Int64[np.ndarray, " B"], columns: Sequence[str]
+) -> Features:
+    """Returns columns of the candidates as features.
+
+    Raises:
+        FeatureError: A column does not hold one number or string per example.
+    """
+    if not columns:
+        return {}
+    rows = pool.take(ids, columns)
+    return {
+        f"{_POOL}{name}": column_values(name, rows.column(name), nulls=True)
+        for name in columns
+    }
+
+
+def column_values(name: str, column: pa.Array, *, nulls: bool) -> np.ndarray:
+    """Returns the values of a column that a policy or a sampler reads.
+
+    Args:
+        name: The column's name.
+        column: The column.
+        nulls: Whether it may have nulls; then it comes as objects, None for a null.
+
+    Raises:
+        FeatureError: It does not hold one number or string per example.
+    """
+    values = column_to_numpy(column)
+    has_nulls = isinstance(values, list) and None in values
+    array = np.asarray(values, object if has_nulls and nulls else None)
+    if array.ndim != 1 or array.dtype.kind not in ("biufUO" if nulls else "biufU"):
+        msg = (
+            f"column {name!r} has to hold one number or string per example"
+            f"{'' if nulls else ', and no nulls'}; it holds {column.type}"
+            f"{f' with {column.null_count} nulls' if column.null_count else ''}"
+        )
+        raise FeatureError(msg)
+    return array
+
+
+def draft(
+    spec: SessionSpec,
+    super_batch: SuperBatch,
+    features: Features | None,
+    *,
+    result: ScoringResult | None,
+    snapshot_step: int | None,
+) -> StepRecord:
+    """Selects, and returns the step as the ledger will have it.
+
+    Args:
+        spec: The session.
+        super_batch: The candidates.
+        features: What the policy reads; None for a uniform draw instead.
+        result: What scoring cost.
+        snapshot_step: Which learner scored.
+    """
+    step = super_batch.step
+    started = time.perf_counter()
+    if features is None:
+        selection = Uniform().select(
+            super_batch.ids, {}, spec.batch_size, Noise(spec.seed, step, "late")
+        )
+    else:
+        selection = spec.policy.select(
+            super_batch.ids, features, spec.batch_size, Noise(spec.seed, step)
+        )
+    weights = selection.weights
+    if super_batch.weights is not None:
+        weights = weights * super_batch.weights[selection.indices]
+    return StepRecord(
+        step=step,
+        epoch=super_batch.epoch,
+        ids=super_batch.ids[selection.indices],
+        weights=weights,
+        scores=_float32(selection.scores),
+        snapshot_step=snapshot_step,
+        late=features is None,
+        stats=_cost(super_batch, selection, result, time.perf_counter() - started),
+        remember=selection.remember,
+    )
+
+
+def _cost(
+    super_batch: SuperBatch,
+    selection: Selection,
+    result: ScoringResult | None,
+    selection_seconds: float,
+) -> dict[str, float]:
+    """Returns a step's entry in the account: what it cost and what was odd."""
+    scored = {} if result is None else result.num_scored
+    return {
+        "scoring_seconds": 0.0 if result is None else result.seconds,
+        "selection_seconds": selection_seconds,
+        "num_candidates": len(super_batch.ids),
+        "num_learner_scored": scored.get("learner", 0),
+        "num_reference_scored": scored.get("reference", 0),
+        **selection.stats,
+    }
+
+
+def _float32(values: Float[np.ndarray, " n"] | None) -> np.ndarray | None:
+    return None if values is None else values.astype(np.float32)

@@ -1,0 +1,173 @@
+"""Which candidates each step has: a sampler's epochs, end to end."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+from jaxtyping import Float32
+
+from curator.config import Weighting
+from curator.errors import SessionError
+from curator.ledger import Ledger
+from curator.samplers import EpochPlan, EpochPlanner, Run, Sampler
+from curator.types import SuperBatch
+
+__all__ = ["Epochs"]
+
+
+class Epochs:
+    """Cuts the epochs of a sampler into super-batches, and numbers them.
+
+    The ``num_examples % super_batch_size`` examples at the end of an epoch's plan are
+    not offered in that epoch. Where plans are made from losses, all state is what the
+    ledger holds: plans are made again from the first, when a session is opened again.
+
+    Safe to use from several threads.
+
+    Attributes:
+        depends_on_losses: Whether plans are made from reported losses.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        run: Run,
+        ledger: Ledger,
+        *,
+        num_steps: int | None,
+        max_ahead: int,
+        weighting: Weighting,
+    ) -> None:
+        """Starts a sampler on a run.
+
+        Args:
+            sampler: The sampler.
+            run: Its run; ``run.num_epochs`` ends the session.
+            ledger: Where reported losses are.
+            num_steps: What ends the session, too.
+            max_ahead: The plan of an epoch that starts at step s is made as of the
+                report of step ``s - 1 - max_ahead``.
+            weighting: The convention of the weights.
+
+        Raises:
+            ConfigError: The run does not fit the sampler.
+        """
+        self._sampler = sampler
+        self._run = run
+        self._ledger = ledger
+        self._max_num_steps = num_steps
+        self._max_ahead = max_ahead
+        self._weighting: Weighting = weighting
+        self._lock = threading.Lock()
+        self._planner: EpochPlanner = sampler.start(run)
+        self._first = [0]  # first step of each epoch that is planned, and of the next
+        self._plan: EpochPlan | None = None
+        self._planned = -1  # the epoch of `_plan`
+        self._num_observed = 0  # steps whose losses the planner has seen
+        self._past: Epochs | None = None  # at an epoch before that
+        size = self._planner.num_examples_per_epoch
+        self._fixed = None if size is None else size // run.super_batch_size
+        self.depends_on_losses = size is None
+
+    @property
+    def num_steps(self) -> int | None:
+        """How long the session is; None where it is endless, or not known yet."""
+        num_steps, num_epochs = self._max_num_steps, self._run.num_epochs
+        if num_epochs is None:
+            return num_steps
+        if self._fixed is not None:
+            end = num_epochs * self._fixed
+        elif len(self._first) > num_epochs:
+            end = self._first[num_epochs]
+        else:
+            return num_steps
+        return end if num_steps is None else min(num_steps, end)
+
+    def awaited(self, step: int) -> int | None:
+        """Returns which step has to be reported before ``step`` has candidates.
+
+        None where there is nothing to wait for. All steps before it count, too.
+        """
+        if self._fixed is not None or step < self._first[-1]:
+            return None
+        awaited = self._first[-1] - 1 - self._max_ahead
+        return awaited if awaited >= 0 else None
+
+    def epoch(self, step: int) -> tuple[int, int]:
+        """Returns the first step of a step's epoch, and its number of steps.
+
+        The step is defined, or may be.
+        """
+        if self._fixed is not None:
+            return step - step % self._fixed, self._fixed
+        with self._lock:
+            self._advance(step)
+            epoch = self._epoch_of(step)
+            first = self._first[epoch]
+            return first, self._first[epoch + 1] - first
+
+    def super_batch(self, step: int) -> SuperBatch:
+        """Returns the candidates of a step, the same ones whenever it is asked.
+
+        Raises:
+            SessionError: What :meth:`awaited` says has not been reported.
+        """
+        with self._lock:
+            if self._fixed is not None:
+                epoch, index = divmod(step, self._fixed)
+                if epoch != self._planned or self._plan is None:
+                    self._plan, self._planned = self._planner.plan(epoch), epoch
+            else:
+                self._advance(step)
+                epoch = self._epoch_of(step)
+                if epoch != self._planned:
+                    return self._in_the_past(epoch).super_batch(step)
+                index = step - self._first[epoch]
+            plan = self._plan
+        assert plan is not None
+        start = index * self._run.super_batch_size
+        ids, weights = plan.take(start, start + self._run.super_batch_size)
+        return SuperBatch(step, epoch, ids, self._weights(weights, plan))
+
+    def _in_the_past(self, epoch: int) -> Epochs:
+        """Returns epochs that are planned up to an earlier one, from the first."""
+        if self._past is None or self._past._planned != epoch:
+            self._past = Epochs(
+                self._sampler,
+                self._run,
+                self._ledger,
+                num_steps=self._max_num_steps,
+                max_ahead=self._max_ahead,
+                weighting=self._weighting,
+            )
+        return self._past
+
+    def _weights(
+        self, weights: Float32[np.ndarray, " B"] | None, plan: EpochPlan
+    ) -> Float32[np.ndarray, " B"] | None:
+        if weights is None or self._weighting == "sum":
+            return weights
+        return (weights / plan.mean_weight).astype(np.float32)
+
+    def _epoch_of(self, step: int) -> int:
+        return int(np.searchsorted(self._first, step, side="right")) - 1
+
+    def _advance(self, step: int) -> None:
+        """Plans epochs up to that of a step. Called with the lock held."""
+        while step >= (first := self._first[-1]):
+            as_of = max(0, first - self._max_ahead)
+            if self._ledger.next_step() < as_of:
+                msg = (
+                    f"the candidates of step {step} depend on the losses of step "
+                    f"{as_of - 1}, which is not reported: report each step"
+                )
+                raise SessionError(msg)
+            if as_of > self._num_observed:
+                for ids, losses in self._ledger.feedback(self._num_observed, as_of):
+                    self._planner.observe(ids, losses)
+                self._num_observed = as_of
+            self._planned = len(self._first) - 1
+            self._plan = self._planner.plan(self._planned)
+            num_steps = self._plan.num_examples // self._run.super_batch_size
+            self._first.append(first + num_steps)

@@ -1,0 +1,91 @@
+"""Publishing the learner's weights to a session."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from curator.engine._executor import Executor
+from curator.engine._feedback import Feedback
+from curator.engine._snapshots import SnapshotStore
+from curator.errors import SessionError, SnapshotError
+from curator.ledger import SnapshotRecord
+
+__all__ = ["Publication"]
+
+
+class Publication:
+    """Takes snapshots of the learner, each checked before it is recorded."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        snapshots: SnapshotStore,
+        executor: Executor | None,
+        feedback: Feedback,
+        condition: threading.Condition,
+        needs_initial: bool,
+    ) -> None:
+        """Keeps what it works with.
+
+        Args:
+            name: The session.
+            snapshots: Where they go.
+            executor: Who checks that they fit the learner.
+            feedback: Which steps are closed.
+            condition: The engine's; notified of each snapshot.
+            needs_initial: Whether the learner has no weights until some are published.
+        """
+        self._name = name
+        self._snapshots = snapshots
+        self._executor = executor
+        self._feedback = feedback
+        self._condition = condition
+        self._needs_initial = needs_initial
+
+    @property
+    def awaits_initial(self) -> bool:
+        """Whether the learner has no weights yet."""
+        return self._needs_initial and 0 not in self._snapshots
+
+    def publish(
+        self,
+        snapshot_step: int,
+        report_step: int,
+        chunks: Iterable[bytes],
+        num_bytes: int,
+    ) -> bool:
+        """Records a snapshot; see :meth:`SessionEngine.publish`."""
+        if self._executor is None:
+            msg = f"session {self._name!r} has no models on the server"
+            raise SessionError(msg)
+        with self._condition:
+            if self._is_settled(snapshot_step, report_step):
+                return False
+        file, digest = self._snapshots.receive(chunks, num_bytes)
+        try:
+            self._executor.check_snapshot(file)
+            with self._condition:
+                if self._is_settled(snapshot_step, report_step):
+                    return False
+                record = SnapshotRecord(snapshot_step, report_step, digest)
+                self._snapshots.add(record, file)
+                self._condition.notify_all()
+        finally:
+            file.unlink(missing_ok=True)
+        return True
+
+    def _is_settled(self, snapshot_step: int, report_step: int) -> bool:
+        """Whether a snapshot changes nothing any more. Called with the lock held."""
+        initial = self._needs_initial and snapshot_step == 0
+        if snapshot_step in self._snapshots or snapshot_step < self._snapshots.last:
+            return True
+        if snapshot_step == 0 and not initial:
+            msg = (
+                f"session {self._name!r} starts from the learner's configured weights: "
+                "publish after the first step, or leave out the model's weights"
+            )
+            raise SnapshotError(msg)
+        # What a closed step was scored with is settled.
+        return report_step < self._feedback.next_step and not initial

@@ -1,0 +1,171 @@
+"""Rows as an Arrow IPC stream in parts that lie where they lay, and back."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from curator.errors import ServiceError
+from curator.pools import RowSpans, zero_rows
+
+__all__ = [
+    "BlockCache",
+    "Reassembly",
+    "rows_from_bytes",
+    "rows_to_parts",
+    "spans_to_parts",
+]
+
+
+class _Parts:
+    """A file that keeps what is written, without copying the large buffers."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.views: list[memoryview] = []
+        self._size = 0
+
+    def write(self, data: bytes | pa.Buffer) -> int:
+        view = memoryview(cast("bytes", data)).cast("B")
+        self.views.append(view)
+        self._size += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        return self._size
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def rows_to_parts(rows: pa.RecordBatch) -> list[memoryview]:
+    """Returns the Arrow IPC stream of ``rows`` in parts that lie where they lay."""
+    parts = _Parts()
+    with pa.ipc.new_stream(pa.PythonFile(parts, mode="w"), rows.schema) as writer:
+        writer.write_batch(rows)
+    return parts.views
+
+
+def spans_to_parts(spans: RowSpans) -> list[memoryview]:
+    """Returns the Arrow IPC stream of rows that were not gathered: see RowSpans."""
+    parts: list[memoryview] = []
+    for piece in _template(spans.schema, spans.num_rows):
+        if isinstance(piece, int):
+            parts.extend(spans.columns[piece])
+        else:
+            parts.append(piece)
+    return parts
+
+
+@functools.lru_cache(maxsize=64)
+def _template(schema: pa.Schema, num_rows: int) -> list[memoryview | int]:
+    """Returns the parts of a stream of rows of fixed width, columns by their number.
+
+    Such streams differ in the columns' bytes and in nothing else.
+    """
+    rows = zero_rows(schema, num_rows)
+    where = {_data_address(column): i for i, column in enumerate(rows.columns)}
+    pieces: list[memoryview | int] = []
+    for part in rows_to_parts(rows):
+        number = where.get(np.frombuffer(part, np.uint8).ctypes.data)
+        pieces.append(memoryview(bytes(part)) if number is None else number)
+    return pieces
+
+
+def _data_address(column: pa.Array) -> int:
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.storage
+    data = column.buffers()[-1]
+    assert data is not None
+    return data.address
+
+
+class BlockCache:
+    """Blocks of memory that are used again when nothing points into them any more.
+
+    A large block fresh from the operating system costs as much to touch for the first
+    time as to fill.
+    """
+
+    def __init__(self, max_blocks: int = 4) -> None:
+        self._max_blocks = max_blocks
+        self._free: list[np.ndarray] = []
+
+    def take(self, num_bytes: int) -> np.ndarray:
+        """Returns a block; it comes back when it, and all views of it, are gone."""
+        fitting = [i for i, b in enumerate(self._free) if len(b) >= num_bytes]
+        if fitting:
+            whole = self._free.pop(min(fitting, key=lambda i: len(self._free[i])))
+        else:
+            self._free.clear()  # batches have grown: these would never be used again
+            whole = np.empty(num_bytes, np.uint8)
+        lease = whole[:num_bytes]
+        weakref.finalize(lease, self._give_back, whole)
+        return lease
+
+    def _give_back(self, block: np.ndarray) -> None:
+        # From any thread, at any time: list.append and len are atomic.
+        if len(self._free) < self._max_blocks:
+            self._free.append(block)
+
+
+class Reassembly:
+    """Collects the chunks of one payload in one block of memory."""
+
+    def __init__(self, block: np.ndarray) -> None:
+        self._block = block
+        self._size = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every byte has arrived."""
+        return self._size == len(self._block)
+
+    def add(self, chunk: memoryview) -> None:
+        """Takes the next chunk.
+
+        Raises:
+            ServiceError: It is longer than what was announced leaves.
+        """
+        stop = self._size + len(chunk)
+        if stop > len(self._block):
+            msg = f"a payload of {len(self._block)} bytes announced, {stop} received"
+            raise ServiceError(msg)
+        self._block[self._size : stop] = np.frombuffer(chunk, np.uint8)
+        self._size = stop
+
+    def rows(self) -> pa.RecordBatch:
+        """Returns the rows, whose columns point into the collected bytes."""
+        return rows_from_bytes(pa.py_buffer(self._block), trusted=True)
+
+
+def rows_from_bytes(
+    data: pa.Buffer | bytes | memoryview, *, trusted: bool
+) -> pa.RecordBatch:
+    """Returns the one record batch of an Arrow IPC stream; its columns point into it.
+
+    Args:
+        data: The stream.
+        trusted: Whether it comes from a server of one's own choice. What comes from a
+            client is validated to the last offset before anything reads it.
+
+    Raises:
+        ServiceError: It is no such stream.
+    """
+    try:
+        with pa.ipc.open_stream(data) as reader:
+            rows = reader.read_next_batch()
+        if not trusted:
+            rows.validate(full=True)
+    except (pa.ArrowInvalid, OSError, StopIteration) as error:
+        msg = f"received no valid Arrow IPC stream: {error}"
+        raise ServiceError(msg) from error
+    return rows

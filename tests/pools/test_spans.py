@@ -1,0 +1,71 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from curator.pools import MemoryPool, zero_rows
+
+
+def address(view):
+    return np.frombuffer(view, np.uint8).ctypes.data
+
+
+def test_wide_rows_are_not_copied():
+    values = pa.array(np.arange(10 * 500, dtype=np.float32))
+    column = pa.FixedSizeListArray.from_arrays(values, 500)
+    sliced = pa.chunked_array([column.slice(2, 3), column.slice(6, 4)])
+    pool = MemoryPool(pa.table({"a": sliced}))
+
+    spans = pool.spans(np.array([6, 0, 0, 3]), ["a"]).columns[0]
+
+    start = values.buffers()[1].address
+    # Rows 9, 2, 2 and 6 of the array underneath.
+    assert [(address(s) - start) // 2000 for s in spans] == [9, 2, 2, 6]
+    assert {len(span) for span in spans} == {2000}
+
+
+def test_narrow_rows_are_gathered_into_one_piece():
+    pool = MemoryPool(pa.table({"a": np.arange(10)}))
+
+    (span,) = pool.spans(np.array([7, 1]), ["a"]).columns[0]
+
+    assert np.frombuffer(span, np.int64).tolist() == [7, 1]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, None, 3]),
+        pa.array(["a", "b", "c"]),
+        pa.array([True, False, True]),
+        pa.array(["a", "b", "a"]).dictionary_encode(),
+        pa.array([[1], [2, 3], []]),
+    ],
+    ids=str,
+)
+def test_rows_that_vary_or_have_nulls_lie_nowhere(column):
+    pool = MemoryPool(pa.table({"a": column, "b": [1, 2, 3]}))
+
+    assert pool.spans(np.array([0, 2])) is None
+    assert pool.spans(np.array([0, 2]), ["b"]) is not None
+    assert pool.spans(np.empty(0, np.int64), ["b"]) is None
+    assert pool.spans(np.array([0]), []) is None
+
+
+def test_wide_rows_with_a_null_in_one_chunk_lie_nowhere():
+    kind = pa.list_(pa.float32(), 500)
+    whole = pa.array([[0.0] * 500], kind)
+    pool = MemoryPool(pa.table({"a": pa.chunked_array([whole, pa.nulls(1, kind)])}))
+
+    assert pool.spans(np.array([0]), ["a"]) is None
+
+
+def test_rows_of_zeros_have_the_schema_asked_for():
+    schema = pa.schema(
+        {"a": pa.fixed_shape_tensor(pa.float32(), [2, 3]), "b": pa.int16()}
+    )
+
+    rows = zero_rows(schema, 4)
+
+    rows.validate(full=True)
+    assert rows.schema.equals(schema)
+    assert rows.column("b").to_pylist() == [0] * 4
