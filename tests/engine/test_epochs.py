@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from odd_samplers import Worst
 
+from curator.config import Weighting
 from curator.engine._epochs import Epochs
 from curator.errors import SessionError
 from curator.ledger import Ledger, Report, StepRecord
@@ -15,7 +16,14 @@ def ledger(tmp_path):
     ledger.close()
 
 
-def epochs_of(ledger, sampler=None, *, num_steps=None, max_ahead=0, weighting="sum"):
+def epochs_of(
+    ledger,
+    sampler=None,
+    *,
+    num_steps=None,
+    max_ahead=0,
+    weighting: Weighting = "sum",
+):
     run = Run(num_examples=10, super_batch_size=3, seed=4, num_epochs=3)
     return Epochs(
         sampler or Worst(),
