@@ -14,6 +14,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int64
 
 from curator import wire
+from curator.client._prefetch import AHEAD_BYTES
 from curator.client._transport import Delivery, StreamRequest
 from curator.config import SessionSpec
 from curator.errors import ServiceError, UnavailableError
@@ -52,11 +53,15 @@ class GrpcTransport:
         self._target = target
         self._retry_seconds = retry_seconds
         self._closed = threading.Event()
+        self._blocks = wire.BlockCache()
         self._channel = grpc.insecure_channel(
             target,
             options=[
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                # What is received before anybody asks for it: small batches need no
+                # thread of ours to be there in time.
+                ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
                 # A server that vanished without a word is noticed in 40 seconds.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
@@ -128,7 +133,9 @@ class GrpcTransport:
 
     def stream(self, request: StreamRequest) -> _GrpcStream:
         """Opens a stream of batches."""
-        return _GrpcStream(self._stream_batches, request, self._target, self._retry)
+        return _GrpcStream(
+            self._stream_batches, request, self._target, self._retry, self._blocks
+        )
 
     def select(
         self, name: str, step: int, ids: Int64[np.ndarray, " B"], features: Features
@@ -209,7 +216,9 @@ class _GrpcStream:
         request: StreamRequest,
         target: str,
         retry: Callable[[Callable[[], _Received]], _Received],
+        blocks: wire.BlockCache,
     ) -> None:
+        self._blocks = blocks
         self._stream_batches = stream_batches
         self._request = request
         self._target = target
@@ -224,7 +233,6 @@ class _GrpcStream:
         )
         self._closed = False
         self._next_step = request.from_step
-        self._blocks = wire.BlockCache()
 
     def __iter__(self) -> Iterator[Sequence[Delivery]]:
         while True:

@@ -68,8 +68,10 @@ class Servicer:
         threading.Thread(
             target=credits_.read, args=[requests], name="curator-credits", daemon=True
         ).start()
-        messages = ReadAhead(source.messages(credits_))
-        context.add_callback(messages.close)
+        messages = source.messages(credits_)
+        if source.is_decoded:
+            messages = ReadAhead(messages)
+            context.add_callback(messages.close)
         yield from messages
 
     def SelectBatch(  # noqa: N802 - the call's name

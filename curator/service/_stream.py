@@ -56,7 +56,11 @@ class Credits:
 
 
 class ReadAhead:
-    """Makes the next messages in a thread of its own while one is being sent."""
+    """Makes the next messages in a thread of its own while one is being sent.
+
+    For rows that have to be decoded or put together first. Rows that are sent as they
+    lie lose more to the second thread than they gain.
+    """
 
     def __init__(self, messages: Iterator[bytes]) -> None:
         self._messages = messages
@@ -108,6 +112,13 @@ class BatchSource:
         self._closed = False
         columns = wire.columns_from_proto(start)
         self._columns = engine.delivery.columns(columns)
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether rows have to be put together before they are sent."""
+        one = np.zeros(1, np.int64)
+        delivery, columns = self._engine.delivery, self._columns
+        return bool(columns) and delivery.spans(one, columns) is None
 
     def close(self) -> None:
         """Ends a call of :meth:`batch` that waits in another thread."""

@@ -33,8 +33,9 @@ _HEADER_TAG, _PADDING_TAG, _CHUNK_TAG = 0x0A, 0x12, 0x1A
 # begins at one.
 _ALIGNMENT = 16
 _VARINT_BYTES = 5
-# What small batches are put together to; below the 4 MiB that gRPC takes by default.
-MESSAGE_BYTES = 3 << 20
+# What small batches are put together to: enough that a message costs little beside its
+# bytes, and not so much that one end waits for the other.
+MESSAGE_BYTES = 5 << 18
 
 EncodedBatch: TypeAlias = tuple[pb.BatchHeader, Sequence[memoryview]]
 """A header, and the parts of its rows' Arrow IPC stream (none: no rows)."""

@@ -54,16 +54,16 @@ def test_rows_survive_the_wire(num_rows):
 
 
 def test_small_batches_travel_together_and_large_ones_in_chunks():
-    batches = [
-        rows(n, width=w) for n, w in ((3, 4), (1000, 400), (9, 4), (100, 50_000))
-    ]
+    small = [rows(n, width=4) for n in (3, 500, 9)]
+    batches = [*small, rows(1000, width=400), rows(100, width=50_000)]
 
     received, messages = transfer(*batches)
 
     assert received == batches
     parts = [wire.deserialize_response(message).parts for message in messages]
     assert [header.step for header, _ in parts[0]] == [0, 1, 2]
-    sizes = [len(part.chunk) for message in parts[1:] for part in message]
+    assert [header.step for header, _ in parts[1]] == [3]
+    sizes = [len(part.chunk) for message in parts[2:] for part in message]
     assert all(1 << 20 <= size <= 4 << 20 for size in sizes[:-1])
     assert sum(sizes) >= 100 * 50_000 * 4
     assert max(map(len, messages)) < 4 << 20  # what gRPC takes by default
