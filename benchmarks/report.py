@@ -112,6 +112,6 @@ def _processor() -> str:
 def _text(value: object) -> str:
     if value is None:
         return "-"
-    return (
-        f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+    return str(value)
