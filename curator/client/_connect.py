@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curator.client._service import Service
-from curator.config import Config, load_config
+from curator.config import Config, load_config, parse_config
 
 if TYPE_CHECKING:
     from curator.pools import Pool
@@ -35,13 +35,15 @@ def connect(
 
 
 def local(
-    config: Config | str | Path, *, pools: Mapping[str, Pool] | None = None
+    config: Config | Mapping[str, Any] | str | Path,
+    *,
+    pools: Mapping[str, Pool] | None = None,
 ) -> Service:
     """Returns a service in this process: no server, no network, the same batches.
 
     Args:
-        config: A configuration, or the path of one; its ``[server]`` table gives the
-            state directory.
+        config: A configuration, the tables of one, or the path of one; its
+            ``[server]`` table gives the state directory.
         pools: Pools that exist already, by the names that sessions use.
 
     Raises:
@@ -51,6 +53,8 @@ def local(
     from curator.client._local import LocalTransport
     from curator.engine import Registry
 
-    if not isinstance(config, Config):
+    if isinstance(config, Mapping):
+        config = parse_config(config)
+    elif not isinstance(config, Config):
         config = load_config(config)
     return Service(LocalTransport(Registry(config, pools)))

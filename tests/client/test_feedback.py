@@ -8,6 +8,7 @@ import worlds
 from odd_samplers import Diary, Highest, Worst
 from worlds import UNIFORM, served
 
+import curator
 from curator.errors import FeedbackError, StepNotReportedError
 from curator.ledger import Ledger
 from curator.policies import POLICIES
@@ -164,3 +165,16 @@ def test_policy_reads_columns_of_the_pool(tmp_path, kind):
     # The highest eight of fifty of 0 to 199, best first.
     assert batch["number"].tolist() == sorted(batch["number"].tolist(), reverse=True)
     assert batch["number"].min() > 100
+
+
+def test_configuration_may_be_given_as_tables(tmp_path):
+    tables = {
+        "server": {"state_dir": str(tmp_path)},
+        "pools": {"ids": {"format": "virtual", "num_examples": 100}},
+    }
+    spec = {"pool": "ids", "batch_size": 8, "sampler": "uniform", "num_epochs": 2}
+
+    with curator.local(tables) as service:
+        session = service.open("s", spec)
+        assert session.info.num_steps == 24
+        assert len(list(session.batches())) == 24
