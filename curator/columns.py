@@ -70,7 +70,9 @@ def _fixed_width(column: pa.Array) -> tuple[pa.Array, tuple[int, ...]] | None:
             return None
         if not is_tensor:
             shape.append(values.type.list_size)
-        values = values.flatten()
+        # Not flatten(), which runs a kernel: without nulls it is but this slice.
+        width = values.type.list_size
+        values = values.values[values.offset * width :][: len(values) * width]
     kind = values.type
     is_number = (
         pa.types.is_integer(kind)

@@ -121,6 +121,10 @@ class SessionEngine:
             self._check_step(step)
             return self._steps.future(step)
 
+    def defined(self, step: int) -> StepRecord:
+        """Returns the record of a step that is defined."""
+        return self._steps.get(step)
+
     @property
     def num_defined(self) -> int:
         """How many steps are defined: 0 to this."""

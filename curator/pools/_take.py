@@ -57,7 +57,7 @@ class Column:
     def __init__(self, chunks: Sequence[pa.Array], dtype: pa.DataType) -> None:
         self.type = dtype
         self._chunks = chunks
-        width = row_bytes(dtype)
+        width = self._row_bytes = row_bytes(dtype)
         self._width = width if width and width <= _MAX_GATHER_BYTES else None
 
     def take(
@@ -78,7 +78,7 @@ class Column:
         self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
     ) -> list[memoryview[int]] | None:
         """Returns the memory of these rows, end to end; None for rows that vary."""
-        width = row_bytes(self.type)
+        width = self._row_bytes
         if not width or self._has_dictionaries:
             return None
         if width < _MIN_SPAN_BYTES:
@@ -184,6 +184,7 @@ class Chunks:
         self._batches = batches
         self._starts = starts_of([len(batch) for batch in batches])
         self._columns: dict[str, Column] = {}
+        self._schemas: dict[tuple[str, ...], pa.Schema] = {}
 
     @property
     def num_rows(self) -> int:
@@ -218,7 +219,12 @@ class Chunks:
         return RowSpans(self._schema_of(names), len(ids), spans)
 
     def _schema_of(self, names: Sequence[str]) -> pa.Schema:
-        return pa.schema([self.schema.field(name) for name in names])
+        key = tuple(names)
+        schema = self._schemas.get(key)
+        if schema is None:
+            fields = [self.schema.field(name) for name in names]
+            schema = self._schemas[key] = pa.schema(fields)
+        return schema
 
     def _column(self, name: str) -> Column:
         # Two threads may both make the column; either is as good, so no lock.

@@ -13,6 +13,7 @@ from jaxtyping import Int64
 
 from curator import wire
 from curator.engine import SessionEngine
+from curator.errors import CuratorError
 from curator.ledger import StepRecord
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import rank_slice
@@ -129,33 +130,34 @@ class BatchSource:
 
     def messages(self, credits_: Credits) -> Iterator[bytes]:
         """Yields the stream: a batch for each credit, and the end."""
-        step = self._from_step
+        step, upcoming = self._from_step, None
         while step != self._engine.num_steps:
-            batch = self.batch(step)
+            batch = upcoming or self.batch(step)
             if batch is None or not credits_.take():
                 return
-            step += 1
-            together, size = [batch], _size(batch)
+            step, upcoming = step + 1, None
+            together, size = [batch], batch[0].payload_bytes
             # Small batches that are wanted, and ready, travel in one message.
-            while (
-                size + _size(batch) <= wire.MESSAGE_BYTES
-                and self._is_ready(step)
-                and credits_.take(blocking=False)
-            ):
-                batch = self.batch(step)
-                if batch is None:
-                    return
-                step += 1
+            while size + batch[0].payload_bytes <= wire.MESSAGE_BYTES:
+                upcoming = self._batch_if_ready(step)
+                if upcoming is None or not credits_.take(blocking=False):
+                    break
+                step, batch, upcoming = step + 1, upcoming, None
                 together.append(batch)
-                size += _size(batch)
+                size += batch[0].payload_bytes
             yield from wire.batch_messages(together)
         if credits_.take():
             end = pb.StreamEnd(num_steps=step)
             yield pb.StreamBatchesResponse(end=end).SerializeToString()
 
-    def _is_ready(self, step: int) -> bool:
-        """Whether :meth:`batch` would not wait, nor fail."""
-        return step < self._engine.num_defined
+    def _batch_if_ready(self, step: int) -> wire.EncodedBatch | None:
+        """Returns a step's batch; None where that would take a while, or fail."""
+        if step >= self._engine.num_defined:
+            return None
+        try:
+            return self.batch(step)
+        except CuratorError:
+            return None  # those before it are sent first
 
     def batch(self, step: int) -> wire.EncodedBatch | None:
         """Returns a step's header and its rows' Arrow IPC stream, once it is defined.
@@ -174,30 +176,39 @@ class BatchSource:
                 epoch_first_step=first,
                 epoch_num_steps=num_steps,
             )
-            return header, self._encoded(candidates.ids)
+            return self._encoded(header, candidates.ids)
+        record = self._record(step)
+        if record is None:
+            return None
+        header = header_of(self._engine, record, self._rows)
+        return self._encoded(header, record.ids[self._rows])
+
+    def _record(self, step: int) -> StepRecord | None:
+        """Returns a step's record; None where the source was closed meanwhile."""
+        if step < self._engine.num_defined:
+            return self._engine.defined(step)
         future = self._future = self._engine.record(step)
         if self._closed:
             future.cancel()
         try:
-            record = future.result()
+            return future.result()
         except concurrent.futures.CancelledError:
             return None
-        return header_of(self._engine, record, self._rows), self._encoded(
-            record.ids[self._rows]
-        )
 
-    def _encoded(self, ids: Int64[np.ndarray, " n"]) -> list[memoryview]:
-        if not self._columns:
-            return []
-        delivery = self._engine.delivery
-        spans = delivery.spans(ids, self._columns)
-        if spans is not None:
-            return wire.spans_to_parts(spans)
-        return wire.rows_to_parts(delivery.rows(ids, self._columns))
-
-
-def _size(batch: wire.EncodedBatch) -> int:
-    return sum(map(len, batch[1]))
+    def _encoded(
+        self, header: pb.BatchHeader, ids: Int64[np.ndarray, " n"]
+    ) -> wire.EncodedBatch:
+        """Returns a header, its size filled in, with the rows of some ids."""
+        parts: list[memoryview] = []
+        if self._columns:
+            delivery = self._engine.delivery
+            spans = delivery.spans(ids, self._columns)
+            if spans is not None:
+                parts = wire.spans_to_parts(spans)
+            else:
+                parts = wire.rows_to_parts(delivery.rows(ids, self._columns))
+            header.payload_bytes = sum(map(len, parts))
+        return header, parts
 
 
 def header_of(engine: SessionEngine, record: StepRecord, rows: slice) -> pb.BatchHeader:

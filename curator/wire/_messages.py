@@ -62,13 +62,13 @@ def batch_messages(batches: Iterable[EncodedBatch]) -> Iterator[bytes]:
     """Yields the encoded responses of some batches.
 
     Batches are put in one message up to ``MESSAGE_BYTES``; one that is larger is cut.
-    ``payload_bytes`` of the headers is filled in.
+    The headers say in ``payload_bytes`` how many bytes the parts have.
     """
     pieces: list[bytes | memoryview] = []
     position = chunk_bytes = 0
     for header, parts in batches:
-        size = header.payload_bytes = sum(map(len, parts))
-        encoded = header.SerializeToString()
+        size = header.payload_bytes
+        encoded: bytes | None = header.SerializeToString()
         for chunk in [parts] if size <= CHUNK_BYTES else chunks_of(parts):
             length = min(size, CHUNK_BYTES)
             if pieces and chunk_bytes + length > MESSAGE_BYTES:
@@ -80,21 +80,21 @@ def batch_messages(batches: Iterable[EncodedBatch]) -> Iterator[bytes]:
             position += len(prefix) + length
             chunk_bytes += length
             size -= length
-            encoded = b""
+            encoded = None
     if pieces:
         yield b"".join(pieces)
 
 
-def _part_prefix(position: int, header: bytes, chunk_bytes: int) -> bytes:
+def _part_prefix(position: int, header: bytes | None, chunk_bytes: int) -> bytes:
     """Returns what comes before the chunk of a part.
 
     Args:
         position: Where in the message the part begins.
-        header: The encoded header; empty for none.
+        header: The encoded header; None for none.
         chunk_bytes: The size of the chunk; 0 for none.
     """
     body = b""
-    if header:
+    if header is not None:
         body = bytes([_HEADER_TAG]) + _varint(len(header)) + header
     if chunk_bytes:
         # Tags and lengths of the part, of the padding and of the chunk.
