@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from curator.policies._systematic import draw_systematically
+
 __all__ = ["capped_shares", "first_of_groups", "round_shares", "water_fill"]
 
-# Remainders closer than this are equal; rounding must not decide who gets the odd one.
+# A share this close to a whole number is one: 3 - 1e-12 places are three.
 _DECIMALS = 9
 
 
@@ -42,21 +44,28 @@ def capped_shares(
 def round_shares(
     split: Float64[np.ndarray, " G"],
     total: int,
-    ties: Float64[np.ndarray, " G"],
+    order: Float64[np.ndarray, " G"],
+    start: float,
 ) -> Int64[np.ndarray, " G"]:
     """Returns whole numbers with sum ``total``, each within 1 of its share.
 
-    The largest remainders are rounded up (Hamilton's method).
+    Over ``start`` each is its share in the mean. Rounding the largest remainders up,
+    as Hamilton's method does, would leave a share below the others' remainders out for
+    ever.
 
     Args:
         split: The sum is ``total`` up to rounding.
         total: The sum.
-        ties: Equal remainders are rounded up in the order of these, highest first.
+        order: Random: groups that come after each other in it are rarely both rounded
+            up.
+        start: Uniform on [0, 1).
     """
+    split = np.round(split, _DECIMALS)
     counts = np.floor(split).astype(np.int64)
-    remainders = np.round(split - counts, _DECIMALS)
-    rounded_up = np.lexsort((ties, remainders))[::-1][: total - counts.sum()]
-    counts[rounded_up] += 1
+    groups = np.argsort(order)
+    remainders = (split - counts)[groups]
+    rounded_up = draw_systematically(remainders, total - int(counts.sum()), start)
+    counts[groups[rounded_up]] += 1
     return counts
 
 

@@ -146,7 +146,7 @@ def domain_counts(
         sizes: How many candidates each has.
         quotas: Shares by name; None where all are equal.
         total: Size of the batch, at most the sum of ``sizes``.
-        noise: Says which of equal remainders is rounded up.
+        noise: Says which shares are rounded up.
 
     Returns:
         The counts, and how many of them, before rounding, are not by its own quota.
@@ -163,10 +163,11 @@ def domain_counts(
         part = min(left, float(caps[group].sum()))
         split[group] = capped_shares(parts[group], caps[group], part)
         left -= part
-    ties = noise.uniform(np.array([_label_id(name) for name in names], np.int64))
+    order = noise.uniform(np.array([_label_id(name) for name in names], np.int64))
+    (start,) = noise.uniform(np.zeros(1, np.int64), chunk=1)
     own = total * shares / all_shares if all_shares else shares
     num_moved = float(np.maximum(split - own, 0).sum())
-    return round_shares(split, total, ties), num_moved
+    return round_shares(split, total, order, float(start)), num_moved
 
 
 def _label_id(name: str) -> int:

@@ -237,3 +237,16 @@ def test_loss_must_fit_the_score():
 def test_loss_without_a_score_is_an_error():
     with pytest.raises(ValueError, match="loss 'sigmoid' says what a score is made of"):
         DomainQuota(loss="sigmoid")
+
+
+def test_a_domain_of_a_small_share_is_served_in_the_mean():
+    labels = np.array(["a"] * 40 + ["b"] * 40 + ["c"] * 16)
+    policy = DomainQuota(quotas={"a": 0.62, "b": 0.36, "c": 0.02})
+    counts = np.zeros(3)
+    for step in range(300):
+        noise = Noise(seed=0, step=step)
+        chosen = policy.select(np.arange(96), {"pool.domain": labels}, 16, noise)
+        counts += [(labels[chosen.indices] == name).sum() for name in "abc"]
+
+    # 16 times the shares, each within five standard deviations.
+    np.testing.assert_allclose(counts / 300, [9.92, 5.76, 0.32], atol=0.15)
