@@ -75,8 +75,8 @@ def draft(
     super_batch: SuperBatch,
     features: Features | None,
     *,
-    result: ScoringResult | None,
-    snapshot_step: int | None,
+    result: ScoringResult | None = None,
+    snapshot_step: int | None = None,
 ) -> StepRecord:
     """Selects, and returns the step as the ledger will have it.
 

@@ -215,7 +215,10 @@ class SessionEngine:
                     return
                 step = self._steps.num_defined
             try:
-                self._define(step)
+                if self.spec.depends_on_reports or self._features.of_models:
+                    self._define(step)
+                else:
+                    self._define_ahead(step)
             except Exception as error:
                 _log.warning("session %r: step %d failed: %s", self.name, step, error)
                 self._steps.fail(error)
@@ -236,6 +239,25 @@ class SessionEngine:
     def _is_reported(self, step: int) -> bool:
         """Whether what a step depends on has been reported, if it depends on it."""
         return self._feedback.next_step >= step - self.spec.max_ahead
+
+    def _define_ahead(self, first: int) -> None:
+        """Defines steps that wait for no model and no report, as many as are wanted."""
+        records: list[StepRecord] = []
+        with self._condition:
+            stop = max(first, self._steps.last_asked + READY_STEPS) + 1
+        for step in range(first, stop):
+            # An epoch that is planned from losses may begin, or the session end, here.
+            if step == self.num_steps or not self._has_candidates(step):
+                break
+            try:
+                super_batch = self._epochs.super_batch(step)
+                features = self._features.own(super_batch)
+                records.append(draft(self.spec, super_batch, features))
+            except Exception:
+                if not records:
+                    raise
+                break  # those before it are whole; it is tried again, alone
+        self._steps.add(*records)
 
     def _define(self, step: int) -> None:
         super_batch = self._epochs.super_batch(step)

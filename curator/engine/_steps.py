@@ -67,16 +67,18 @@ class DefinedSteps:
             raise CuratorError(msg)
         return record
 
-    def add(self, record: StepRecord, *, forget_before: int) -> None:
-        """Writes the next step to the ledger, and only then shows it."""
-        self._ledger.append(record, forget_before=forget_before)
+    def add(self, *records: StepRecord, forget_before: int = 0) -> None:
+        """Writes the next steps to the ledger, and only then shows them."""
+        self._ledger.append(*records, forget_before=forget_before)
+        ready: list[tuple[concurrent.futures.Future[StepRecord], StepRecord]] = []
         with self._condition:
-            self.num_defined = record.step + 1
-            self._recent[record.step] = record
+            for record in records:
+                self.num_defined = record.step + 1
+                self._recent[record.step] = record
+                ready += [(future, record) for future in self._waiting.pop(record.step)]
             while len(self._recent) > 2 * READY_STEPS:
                 self._recent.popitem(last=False)
-            waiting = self._waiting.pop(record.step)
-        for future in waiting:
+        for future, record in ready:
             future.set_result(record)
 
     def fail(self, error: Exception) -> None:

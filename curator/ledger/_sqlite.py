@@ -138,34 +138,30 @@ class Ledger:
         last = self._query("SELECT max(step) FROM steps")[0][0]
         return 0 if last is None else int(str(last)) + 1
 
-    def append(self, record: StepRecord, *, forget_before: int = 0) -> None:
-        """Defines a step, once and for all.
+    def append(self, *records: StepRecord, forget_before: int = 0) -> None:
+        """Defines steps, once and for all; all of them or none.
+
+        Several at once cost one sync, which is most of what a step costs.
 
         Args:
-            record: The step. What it remembers is kept apart: see :meth:`memory`.
+            records: The next steps, in order. What they remember is kept apart: see
+                :meth:`memory`.
             forget_before: The first step whose memory may still be asked for.
         """
-        scores = None if record.scores is None else _blob(record.scores, "<f4")
-        row = (
-            record.step,
-            record.epoch,
-            _blob(record.ids, "<i8"),
-            _blob(record.weights, "<f4"),
-            scores,
-            record.snapshot_step,
-            int(record.late),
-            json.dumps(dict(record.stats)),
-        )
         with self._transaction() as db:
-            db.execute("INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-            if record.remember is not None:
-                rows = _blob(record.remember, "<f4")
-                width = record.remember.shape[1]
+            for record in records:
                 db.execute(
-                    "INSERT INTO memory VALUES (?, ?, ?)", (record.step, width, rows)
+                    "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _row(record)
                 )
-                db.execute("DELETE FROM memory WHERE step < ?", (forget_before,))
-            _add_totals(db, {**record.stats, "num_late": float(record.late)})
+                if record.remember is not None:
+                    rows = _blob(record.remember, "<f4")
+                    width = record.remember.shape[1]
+                    db.execute(
+                        "INSERT INTO memory VALUES (?, ?, ?)",
+                        (record.step, width, rows),
+                    )
+                    db.execute("DELETE FROM memory WHERE step < ?", (forget_before,))
+                _add_totals(db, {**record.stats, "num_late": float(record.late)})
 
     def step(self, step: int) -> StepRecord | None:
         """Returns the record of a step, or None where it is not defined."""
@@ -298,6 +294,20 @@ class Ledger:
         """Closes the file."""
         with self._lock:
             self._db.close()
+
+
+def _row(record: StepRecord) -> tuple[object, ...]:
+    """Returns the row of table ``steps``."""
+    return (
+        record.step,
+        record.epoch,
+        _blob(record.ids, "<i8"),
+        _blob(record.weights, "<f4"),
+        None if record.scores is None else _blob(record.scores, "<f4"),
+        record.snapshot_step,
+        int(record.late),
+        json.dumps(dict(record.stats)),
+    )
 
 
 def _add_totals(db: sqlite3.Connection, values: Mapping[str, float]) -> None:

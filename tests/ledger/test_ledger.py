@@ -137,3 +137,15 @@ def test_what_is_no_ledger_is_refused(tmp_path):
 
     with pytest.raises(StorageError, match=r"cannot read or write the ledger"):
         Ledger(path)
+
+
+def test_several_steps_are_defined_all_or_none(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.append(record(0), record(1))
+
+    with pytest.raises(StorageError):
+        ledger.append(record(2), record(1))
+
+    assert ledger.num_defined() == 2
+    assert [found.step for found in ledger.steps(0, 9)] == [0, 1]
+    ledger.close()
