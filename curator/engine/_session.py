@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -12,10 +11,10 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from curator.config import SessionSpec
+from curator.engine._definer import Definer
 from curator.engine._delivery import Delivery
-from curator.engine._drafting import draft
 from curator.engine._epochs import Epochs
-from curator.engine._executor import Executor, ScoringResult
+from curator.engine._executor import Executor
 from curator.engine._features import FeatureSource
 from curator.engine._feedback import Feedback, some
 from curator.engine._memory import PolicyMemory
@@ -75,7 +74,6 @@ class SessionEngine:
         self._epochs = epochs
         self._executor = executor
         self._ledger = ledger
-        self._snapshots = snapshots
         self._condition = threading.Condition()
         self._steps = DefinedSteps(name, ledger, self._condition)
         self._feedback = Feedback(spec.batch_size, ledger)
@@ -87,18 +85,22 @@ class SessionEngine:
             condition=self._condition,
             needs_initial=needs_initial_snapshot,
         )
-        self._memory = (
+        memory = (
             PolicyMemory(spec.policy.memory_rows, ledger)
             if isinstance(spec.policy, RememberingPolicy)
             else None
         )
         self._features = FeatureSource(
-            name,
+            name, spec, pool=pool, executor=executor, memory=memory, ledger=ledger
+        )
+        self._definer = Definer(
             spec,
-            pool=pool,
-            executor=executor,
-            memory=self._memory,
-            ledger=ledger,
+            epochs=epochs,
+            features=self._features,
+            snapshots=snapshots,
+            memory=memory,
+            steps=self._steps,
+            condition=self._condition,
         )
         self.delivery = Delivery(spec, pool, self._features)
         self._selecting = threading.Lock()
@@ -216,9 +218,9 @@ class SessionEngine:
                 step = self._steps.num_defined
             try:
                 if self.spec.depends_on_reports or self._features.of_models:
-                    self._define(step)
+                    self._definer.define(step)
                 else:
-                    self._define_ahead(step)
+                    self._definer.define_ahead(step, self._has_candidates)
             except Exception as error:
                 _log.warning("session %r: step %d failed: %s", self.name, step, error)
                 self._steps.fail(error)
@@ -239,95 +241,6 @@ class SessionEngine:
     def _is_reported(self, step: int) -> bool:
         """Whether what a step depends on has been reported, if it depends on it."""
         return self._feedback.next_step >= step - self.spec.max_ahead
-
-    def _define_ahead(self, first: int) -> None:
-        """Defines steps that wait for no model and no report, as many as are wanted."""
-        records: list[StepRecord] = []
-        with self._condition:
-            stop = max(first, self._steps.last_asked + READY_STEPS) + 1
-        for step in range(first, stop):
-            # An epoch that is planned from losses may begin, or the session end, here.
-            if step == self.num_steps or not self._has_candidates(step):
-                break
-            try:
-                super_batch = self._epochs.super_batch(step)
-                features = self._features.own(super_batch)
-                records.append(draft(self.spec, super_batch, features))
-            except Exception:
-                if not records:
-                    raise
-                break  # those before it are whole; it is tried again, alone
-        self._steps.add(*records)
-
-    def _define(self, step: int) -> None:
-        super_batch = self._epochs.super_batch(step)
-        result, snapshot = None, None
-        features: Features | None = self._features.own(super_batch)
-        if self._features.of_models:
-            with self._condition:
-                if self.spec.needs_learner:
-                    snapshot = self._snapshots.newest(step - 1 - self.spec.max_ahead)
-            result = self._score(super_batch, snapshot)
-            features = None if result is None else {**features, **result.features}
-        self._append(super_batch, features, result, snapshot)
-
-    def _score(
-        self, super_batch: SuperBatch, snapshot: int | None
-    ) -> ScoringResult | None:
-        """Returns the scorers' result, or None where they are late."""
-        path = None if snapshot is None else self._snapshots.path(snapshot)
-        future = self._features.score(super_batch, path)
-        if self.spec.on_late == "wait":
-            return future.result()
-        # Late is what a trainer has waited, not what a score has taken: run-ahead that
-        # nobody waits for may take its time.
-        with self._condition:
-            future.add_done_callback(lambda _: self.wake())
-            self._condition.wait_for(
-                lambda: (
-                    future.done()
-                    or self._closed
-                    or self._steps.last_asked >= super_batch.step
-                )
-            )
-            self._condition.wait_for(
-                lambda: future.done() or self._closed, self.spec.late_after_seconds
-            )
-        if future.done():
-            return future.result()
-        future.cancel()
-        return None
-
-    def _append(
-        self,
-        super_batch: SuperBatch,
-        features: Features | None,
-        result: ScoringResult | None,
-        snapshot: int | None,
-    ) -> StepRecord:
-        """Selects, writes the step to the ledger, and only then shows it.
-
-        Args:
-            super_batch: The candidates.
-            features: What the policy reads; None for a uniform draw instead.
-            result: What scoring cost.
-            snapshot: Which snapshot of the learner scored.
-        """
-        spec, step = self.spec, super_batch.step
-        # The configured weights are those of step 0.
-        scored_by = (snapshot or 0) if features and spec.needs_learner else None
-        record = draft(
-            spec, super_batch, features, result=result, snapshot_step=scored_by
-        )
-        as_of, forget_before = step + 1 - spec.max_ahead, 0
-        if self._memory is not None:
-            forget_before = self._memory.forgettable_before(as_of)
-        self._steps.add(record, forget_before=forget_before)
-        if self._memory is not None:
-            self._memory.add(record)
-        with self._condition, contextlib.suppress(OSError):
-            self._snapshots.discard_before(as_of - 1)  # a file that stays is no harm
-        return record
 
     def select(
         self, step: int, ids: Int64[np.ndarray, " B"], features: Features
@@ -379,7 +292,7 @@ class SessionEngine:
                 )
                 raise SessionError(msg)
             complete, result = self._features.complete(super_batch, features)
-            return self._append(super_batch, complete, result, None)
+            return self._definer.append(super_batch, complete, result, None)
 
     # --- feedback ----------------------------------------------------------------
 
@@ -443,6 +356,7 @@ class SessionEngine:
         """Stops defining steps and closes the ledger. What waits fails."""
         with self._condition:
             self._closed = True
+            self._definer.stop()
             self._condition.notify_all()
         if self._executor is not None:
             self._executor.close()
