@@ -1,7 +1,8 @@
 """What the quick run asserts: the signs, with room for three seeds of noise.
 
 Thresholds are on means over seeds, not on intervals: three seeds have wide ones. Only
-signs are asserted that were there, with room, on other seeds too.
+signs are asserted that were there, with room, on other seeds too: not that InfoBatch
+needs its weights or beats random parts of its size, which did not reproduce.
 """
 
 from __future__ import annotations
@@ -53,18 +54,6 @@ def checks(results: Results) -> list[Check]:
             "InfoBatch is within a point of full training",
             f"{change.text(1 / POINT)} points",
             abs(change.mean) < POINT,
-        ),
-        below(
-            "infobatch_no_rescale",
-            "infobatch",
-            0.4 * POINT,
-            "InfoBatch without rescaling is not better than with",
-        ),
-        below(
-            "random_equal",
-            "infobatch",
-            0.4 * POINT,
-            "random parts of InfoBatch's size are not better",
         ),
         *(
             above("rs2", arm, 0.0, f"RS2 is above {arm}, equal steps")

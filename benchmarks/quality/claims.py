@@ -134,12 +134,12 @@ CLAIMS: Final[tuple[Claim, ...]] = (
     Claim("a cheap scorer pays", "rho_cheap_counted", "uniform", PASSES, "better"),
     Claim("the highest losses help", "max_loss", "uniform", STEPS, "better"),
     Claim("joint selection beats top-k", "joint", "rho", STEPS, "better"),
-    Claim("shuffled scores do nothing", "placebo", "uniform", STEPS, "not better"),
+    Claim("shuffled scores gain nothing", "placebo", "uniform", STEPS, "not better"),
     Claim(
-        "shuffled scores do nothing", "joint_placebo", "uniform", STEPS, "not better"
+        "shuffled scores gain nothing", "joint_placebo", "uniform", STEPS, "not better"
     ),
     Claim(
-        "drawing from scored candidates does nothing",
+        "drawing from scored candidates gains nothing",
         "service_random",
         "uniform",
         STEPS,

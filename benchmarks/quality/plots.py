@@ -11,6 +11,7 @@ from benchmarks.quality.summary import Results, headline
 
 __all__ = ["FAMILIES", "draw"]
 
+# Arms that are drawn together, where a task has the first of them.
 FAMILIES: dict[str, tuple[str, ...]] = {
     "leave examples out": (
         "full",
@@ -34,10 +35,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "uniform_joint_cost",
     ),
     "choose among instructions": (
+        "uds",
         "uniform",
         "max_loss",
         "max_loss_charged",
-        "uds",
         "uds_charged",
         "uds_lengths",
         "uds_normalised",
@@ -55,7 +56,8 @@ def draw(results: Results, task: str, path: Path) -> None:
     panels = {
         family: present
         for family, arms in FAMILIES.items()
-        if len(present := [arm for arm in arms if results.has(task, arm)]) > 1
+        if results.has(task, arms[0])
+        and len(present := [arm for arm in arms if results.has(task, arm)]) > 1
     }
     width = 4.6 * len(panels)
     figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.8), squeeze=False)

@@ -326,7 +326,6 @@ def test_signs_pass_where_they_are_as_the_papers_say() -> None:
     ("arm", "points", "says"),
     [
         ("infobatch", 3.0, "InfoBatch is within a point of full training"),
-        ("infobatch_no_rescale", 6.0, "without rescaling is not better"),
         ("static_random", 13.0, "RS2 is above static_random"),
         ("rho", 1.0, "RHO-LOSS gains where scoring is free"),
         ("rho_charged", 3.0, "RHO-LOSS gains nothing at equal device-seconds"),
