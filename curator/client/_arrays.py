@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from curator.errors import FeatureError, FeedbackError
+from curator.types import Features, PairEmbeddings
 
-__all__ = ["to_ids", "to_losses", "to_output"]
+__all__ = ["to_features", "to_ids", "to_losses"]
 
 
 def to_numpy(values: Any) -> np.ndarray:
@@ -62,7 +64,35 @@ def to_losses(
     return losses.astype(np.float32)
 
 
-def to_output(name: str, values: Any, num_examples: int) -> Float32[np.ndarray, "n *w"]:
+def to_features(role: str, says: Any, num_examples: int) -> Features:
+    """Returns what a model says of candidates as features.
+
+    Args:
+        role: ``learner`` or ``reference``.
+        says: ``PairEmbeddings``, one loss per candidate, a mapping of outputs by name,
+            or None for nothing.
+        num_examples: How many candidates there are.
+
+    Raises:
+        FeatureError: An output is not a number or a row for each of them.
+        FeedbackError: Losses are not one number for each.
+    """
+    if says is None:
+        return {}
+    if isinstance(says, PairEmbeddings):
+        return {f"{role}.embeddings": says}
+    if not isinstance(says, Mapping):
+        return {f"{role}.loss": to_losses(says, num_examples)}
+    outputs = cast("Mapping[str, Any]", says)
+    return {
+        f"{role}.{name}": _to_output(f"{role}.{name}", values, num_examples)
+        for name, values in outputs.items()
+    }
+
+
+def _to_output(
+    name: str, values: Any, num_examples: int
+) -> Float32[np.ndarray, "n *w"]:
     """Returns what a model says of each candidate: a number or a row of numbers.
 
     Raises:

@@ -5,30 +5,29 @@ from __future__ import annotations
 import collections
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from curator.client._arrays import to_ids, to_losses, to_output
+from curator.client._arrays import to_features, to_ids, to_losses
 from curator.client._batch import Batch, Format, check_format
 from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
+from curator.client._state import read_state, write_state
 from curator.client._transport import Delivery, StreamRequest, Transport
 from curator.errors import (
     FeatureError,
     FeedbackError,
     SessionError,
-    SessionMismatchError,
     StepNotReportedError,
 )
 from curator.sessions import SessionInfo, rank_slice
-from curator.types import Feature, PairEmbeddings
+from curator.types import PairEmbeddings
 
 __all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
 
-STATE_VERSION = 1
 # Steps that were handed out and never reported, as trainers that need no feedback do;
 # enough for any look-ahead, little to keep.
 MAX_OUTSTANDING = 4096
@@ -243,18 +242,10 @@ class Session:
         Raises:
             FeatureError: The features do not fit the policy or the super-batch.
         """
-        features: dict[str, Feature] = {}
-        for role, feature in (("learner", learner), ("reference", reference)):
-            if isinstance(feature, PairEmbeddings):
-                features[f"{role}.embeddings"] = feature
-            elif isinstance(feature, Mapping):
-                outputs = cast("Mapping[str, Any]", feature)
-                for name, values in outputs.items():
-                    features[f"{role}.{name}"] = to_output(
-                        f"{role}.{name}", values, len(candidates)
-                    )
-            elif feature is not None:
-                features[f"{role}.loss"] = to_losses(feature, len(candidates))
+        features = {
+            **to_features("learner", learner, len(candidates)),
+            **to_features("reference", reference, len(candidates)),
+        }
         source = candidates.delivery
         chosen = self._transport.select(self.name, source.step, source.ids, features)
         if source.rows is not None:
@@ -365,12 +356,7 @@ class Session:
         out.
         """
         step = self._unreported if self._reports else self._next
-        return {
-            "version": STATE_VERSION,
-            "session": self.name,
-            "fingerprint": self.info.fingerprint,
-            "step": step,
-        }
+        return write_state(self.name, self.info.fingerprint, step)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes to where :meth:`state_dict` was taken; before or while iterating.
@@ -380,21 +366,7 @@ class Session:
         Raises:
             SessionMismatchError: The state is not of this session.
         """
-        for key, ours in (
-            ("version", STATE_VERSION),
-            ("session", self.name),
-            ("fingerprint", self.info.fingerprint),
-        ):
-            if state.get(key) != ours:
-                msg = (
-                    f"the state is not of this session: {key} is {state.get(key)!r}, "
-                    f"this session's is {ours!r}"
-                )
-                raise SessionMismatchError(msg)
-        step = state.get("step")
-        if not isinstance(step, int) or step < 0:
-            msg = f"the state's step must be an integer from 0; got {step!r}"
-            raise SessionMismatchError(msg)
+        step = read_state(state, self.name, self.info.fingerprint)
         self._end_stream()
         self._next = self._unreported = step
         self._outstanding.clear()

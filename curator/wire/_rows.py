@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import weakref
 from typing import cast
 
@@ -92,27 +93,30 @@ class BlockCache:
     """Blocks of memory that are used again when nothing points into them any more.
 
     A large block fresh from the operating system costs as much to touch for the first
-    time as to fill.
+    time as to fill. Safe to use from several threads.
     """
 
     def __init__(self, max_blocks: int = 4) -> None:
         self._max_blocks = max_blocks
         self._free: list[np.ndarray] = []
+        self._lock = threading.Lock()
 
     def take(self, num_bytes: int) -> np.ndarray:
         """Returns a block; it comes back when it, and all views of it, are gone."""
-        fitting = [i for i, b in enumerate(self._free) if len(b) >= num_bytes]
-        if fitting:
-            whole = self._free.pop(min(fitting, key=lambda i: len(self._free[i])))
-        else:
-            self._free.clear()  # batches have grown: these would never be used again
-            whole = np.empty(num_bytes, np.uint8)
+        with self._lock:
+            fitting = [i for i, b in enumerate(self._free) if len(b) >= num_bytes]
+            if fitting:
+                whole = self._free.pop(min(fitting, key=lambda i: len(self._free[i])))
+            else:
+                self._free.clear()  # batches have grown: these fit none any more
+                whole = np.empty(num_bytes, np.uint8)
         lease = whole[:num_bytes]
         weakref.finalize(lease, self._give_back, whole)
         return lease
 
     def _give_back(self, block: np.ndarray) -> None:
-        # From any thread, at any time: list.append and len are atomic.
+        # From any thread at any time, also within take(): without the lock, since
+        # append is atomic and only adds behind what take() looks at.
         if len(self._free) < self._max_blocks:
             self._free.append(block)
 

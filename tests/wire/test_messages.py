@@ -1,5 +1,7 @@
 """Batches as messages: put together, cut, sent, collected, and equal."""
 
+import threading
+
 import hypothesis
 import numpy as np
 import pyarrow as pa
@@ -196,3 +198,23 @@ def test_blocks_are_used_again_and_never_while_anything_points_into_them():
 
     assert again.ctypes.data == address
     assert len(again) == 900
+
+
+def test_blocks_are_nobody_elses_while_threads_share_the_cache():
+    cache = wire.BlockCache()
+    wrong = []
+
+    def work(number):
+        for size in range(1, 400):
+            block = cache.take(1000 + size % 7)
+            block[:] = number
+            if (block != number).any():
+                wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=[n]) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
