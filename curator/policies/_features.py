@@ -22,10 +22,12 @@ from curator.types import Feature, Features, PairEmbeddings
 
 __all__ = [
     "check_num_selected",
+    "read_feature",
     "read_labels",
     "read_memory",
     "read_pairs",
     "read_scores",
+    "wrong_feature",
 ]
 
 
@@ -49,11 +51,13 @@ def read_scores(
     """
     total = np.zeros(len(ids))
     for name, coefficient in SCORES[score].terms:
-        values = _read(features, name)
+        values = read_feature(features, name)
         if not isinstance(values, np.ndarray) or values.shape != (len(ids),):
-            raise _wrong(name, values, f"one float per candidate, shape ({len(ids)},)")
+            raise wrong_feature(
+                name, values, f"one float per candidate, shape ({len(ids)},)"
+            )
         if not np.issubdtype(values.dtype, np.floating):
-            raise _wrong(name, values, "float16, float32 or float64")
+            raise wrong_feature(name, values, "float16, float32 or float64")
         with np.errstate(over="ignore", invalid="ignore"):
             total += coefficient * values.astype(np.float64)
     return total
@@ -66,7 +70,7 @@ def read_memory(features: Features) -> Float32[np.ndarray, " rows"]:
         FeatureError: The memory is missing, or not rows of one float32.
     """
     name = "memory"
-    memory = _read(features, name)
+    memory = read_feature(features, name)
     if (
         not isinstance(memory, np.ndarray)
         or memory.dtype != np.float32
@@ -74,7 +78,7 @@ def read_memory(features: Features) -> Float32[np.ndarray, " rows"]:
         or (len(memory) > 0 and memory.shape[1] != 1)
     ):
         wanted = "float32 of shape (rows, 1)"
-        raise _wrong(name, memory, wanted)
+        raise wrong_feature(name, memory, wanted)
     return memory.reshape(-1)
 
 
@@ -87,13 +91,13 @@ def read_labels(
         FeatureError: The column is missing, or not one integer or string per candidate.
     """
     wanted = f"one integer or string per candidate, shape ({len(ids)},)"
-    values = _read(features, name)
+    values = read_feature(features, name)
     if (
         not isinstance(values, np.ndarray)
         or values.shape != (len(ids),)
         or values.dtype.kind not in "iuUO"
     ):
-        raise _wrong(name, values, wanted)
+        raise wrong_feature(name, values, wanted)
     known = np.ones(len(ids), bool)
     if values.dtype.kind == "O":
         for kind in sorted({type(value).__name__ for value in values}):
@@ -133,16 +137,18 @@ def read_pairs(
 def _read_embeddings(
     features: Features, name: str, loss: PairLoss, num_candidates: int
 ) -> PairEmbeddings:
-    embeddings = _read(features, name)
+    embeddings = read_feature(features, name)
     if not isinstance(embeddings, PairEmbeddings):
-        raise _wrong(name, embeddings, "PairEmbeddings")
+        raise wrong_feature(name, embeddings, "PairEmbeddings")
     for side in (embeddings.queries, embeddings.targets):
         if side.ndim != 2 or side.shape != embeddings.queries.shape:
-            raise _wrong(name, side, "queries and targets of one shape (B, D)")
+            raise wrong_feature(name, side, "queries and targets of one shape (B, D)")
         if len(side) != num_candidates:
-            raise _wrong(name, side, f"one row for each of {num_candidates} candidates")
+            raise wrong_feature(
+                name, side, f"one row for each of {num_candidates} candidates"
+            )
         if not np.issubdtype(side.dtype, np.floating):
-            raise _wrong(name, side, "float16, float32 or float64")
+            raise wrong_feature(name, side, "float16, float32 or float64")
     scale, bias = embeddings.logit_scale, embeddings.logit_bias
     if not (math.isfinite(scale) and scale > 0):
         msg = (
@@ -163,7 +169,12 @@ def _read_embeddings(
     return embeddings
 
 
-def _read(features: Features, name: str) -> Feature:
+def read_feature(features: Features, name: str) -> Feature:
+    """Returns a feature.
+
+    Raises:
+        FeatureError: It is missing.
+    """
     if name not in features:
         given = ", ".join(sorted(features)) or "none"
         msg = f"the policy needs the feature {name!r}; got {given}"
@@ -171,7 +182,8 @@ def _read(features: Features, name: str) -> Feature:
     return features[name]
 
 
-def _wrong(name: str, value: Feature, wanted: str) -> FeatureError:
+def wrong_feature(name: str, value: Feature, wanted: str) -> FeatureError:
+    """Returns the error of a feature that is not what is wanted."""
     if isinstance(value, np.ndarray):
         given = f"{value.dtype} of shape {value.shape}"
     else:

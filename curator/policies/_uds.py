@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar, Literal, NamedTuple, cast
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from curator.errors import FeatureError
-from curator.policies._features import check_num_selected
+from curator.policies._features import (
+    check_num_selected,
+    read_feature,
+    wrong_feature,
+)
 from curator.policies._quarantine import complete
 from curator.policies._ranking import highest
 from curator.rng import Noise
@@ -327,26 +331,12 @@ def _spreads(
 
 
 def _read_array(features: Features, name: str) -> np.ndarray:
-    if name not in features:
-        given = ", ".join(sorted(features)) or "none"
-        msg = f"the policy needs the feature {name!r}; got {given}"
-        raise FeatureError(msg)
-    value = features[name]
-    numbers = (np.floating, np.integer)
-    if not isinstance(value, np.ndarray) or not any(
-        np.issubdtype(cast("np.dtype[np.generic]", value.dtype), kind)
-        for kind in numbers
-    ):
-        kind = value.dtype if isinstance(value, np.ndarray) else type(value).__name__
-        msg = f"feature {name!r} must be an array of numbers; got {kind}"
-        raise FeatureError(msg)
+    value = read_feature(features, name)
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
+        raise wrong_feature(name, value, "an array of numbers")
     return value
 
 
 def _require(condition: bool, name: str, value: np.ndarray, wanted: str) -> None:
     if not condition:
-        msg = (
-            f"feature {name!r} must be {wanted}; got {value.dtype} of shape "
-            f"{value.shape}"
-        )
-        raise FeatureError(msg)
+        raise wrong_feature(name, value, wanted)
