@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 # Tests run on the built wheel, in an environment that has it in place of the sources.
 WHEEL_VENV := build/venv
 SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
-PYTEST := -m pytest -n auto --maxprocesses=4
+# Tests of one group (those that share a Ray cluster) go to one process.
+PYTEST := -m pytest -n auto --maxprocesses=4 --dist loadgroup
 
 # Pyright comes with its own program and Node.js: nothing to look up or to download.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
@@ -104,5 +105,5 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
 	PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install --quiet --no-compile \
 		--no-build-isolation --constraint constraints.txt \
-		--editable '.[torch]' --group dev --group examples
+		--editable '.[ray,torch]' --group dev --group examples
 	@touch $@

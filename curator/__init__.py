@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from curator.config import Config as Config
     from curator.config import ModelSpec as ModelSpec
     from curator.config import PoolSpec as PoolSpec
+    from curator.config import RaySpec as RaySpec
     from curator.config import ServerSpec as ServerSpec
     from curator.config import SessionSpec as SessionSpec
     from curator.config import load_config as load_config
@@ -37,6 +38,7 @@ __all__ = [
     "ModelSpec",
     "PairEmbeddings",
     "PoolSpec",
+    "RaySpec",
     "ServerSpec",
     "Service",
     "Session",
@@ -58,6 +60,7 @@ _HOME = {
     "ModelSpec": "curator.config",
     "PairEmbeddings": "curator.types",
     "PoolSpec": "curator.config",
+    "RaySpec": "curator.config",
     "ServerSpec": "curator.config",
     "Service": "curator.client",
     "Session": "curator.client",

@@ -11,6 +11,7 @@ from curator.config._load import (
     parse_session,
     session_to_table,
 )
+from curator.config._ray import RaySpec
 from curator.config._specs import (
     Config,
     ModelSpec,
@@ -26,6 +27,7 @@ __all__ = [
     "Config",
     "ModelSpec",
     "PoolSpec",
+    "RaySpec",
     "ServerSpec",
     "SessionSpec",
     "Weighting",

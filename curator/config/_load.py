@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from curator.config._ray import RaySpec
 from curator.config._specs import (
     MODEL_OUTPUTS,
     Config,
@@ -68,22 +69,26 @@ def parse_config(table: Table, *, base: Path | None = None) -> Config:
     """Returns the configuration of a mapping, as TOML gives it.
 
     Args:
-        table: Tables ``server``, ``pools``, ``models`` and ``sessions``.
+        table: Tables ``server``, ``ray``, ``pools``, ``models`` and ``sessions``.
         base: What relative paths are relative to; the current folder by default.
 
     Raises:
         ConfigError: A key is unknown, missing, of the wrong type or out of range.
     """
     base = (base or Path.cwd()).absolute()
-    _check_keys("", table, {"server", "pools", "models", "sessions"})
+    _check_keys("", table, {"server", "ray", "pools", "models", "sessions"})
     server = _build(ServerSpec, "server", _table("server", table.get("server", {})))
     server = dataclasses.replace(
         server,
         state_dir=str(base / server.state_dir),
         python_path=[str(base / entry) for entry in server.python_path],
     )
+    if "ray" in table and server.executor != "ray":
+        msg = "ray: this table needs server.executor = 'ray'; set that, or leave it out"
+        raise ConfigError(msg)
     config = Config(
         server=server,
+        ray=_build(RaySpec, "ray", _table("ray", table.get("ray", {}))),
         pools={
             name: _resolve(_build(PoolSpec, where, body), "path", base)
             for name, where, body in _entries("pools", table)

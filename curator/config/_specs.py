@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
+from curator.config._ray import RaySpec
 from curator.errors import ConfigError
 from curator.policies import Policy, RememberingPolicy, Uniform
 from curator.samplers import Sampler
@@ -65,6 +66,10 @@ class ServerSpec:
             is streamed in chunks of 4 MiB at most, so this bounds reports and
             selections; the default leaves room for batches of a million examples.
         max_snapshot_bytes: Largest snapshot that is accepted.
+        executor: Where models score: ``local``, in this process, or ``ray``, on the
+            cluster of the ``[ray]`` table. The stream of batches is the same.
+        metrics: ``HOST:PORT`` where Prometheus finds the service's metrics; nowhere by
+            default.
     """
 
     listen: str = "127.0.0.1:50051"
@@ -72,6 +77,8 @@ class ServerSpec:
     python_path: list[str] = dataclasses.field(default_factory=list[str])
     max_message_bytes: int = 64 * MIB
     max_snapshot_bytes: int = 16 * 1024 * MIB
+    executor: Literal["local", "ray"] = "local"
+    metrics: str | None = None
 
     def __post_init__(self) -> None:
         host, _, port = self.listen.rpartition(":")
@@ -81,6 +88,14 @@ class ServerSpec:
                 "for example '127.0.0.1:50051'"
             )
             raise ValueError(msg)
+        if self.metrics is not None:
+            host, _, port = self.metrics.rpartition(":")
+            if not (host and port.isdigit() and int(port) < 65536):
+                msg = (
+                    f"metrics: expected 'HOST:PORT'; got {self.metrics!r}, for example "
+                    "'127.0.0.1:9464'"
+                )
+                raise ValueError(msg)
         if self.max_message_bytes < MIB:
             msg = f"max_message_bytes: at least 1 MiB; got {self.max_message_bytes}"
             raise ValueError(msg)
@@ -328,6 +343,7 @@ class Config:
     """All that a server, or :func:`curator.local`, serves."""
 
     server: ServerSpec = dataclasses.field(default_factory=ServerSpec)
+    ray: RaySpec = dataclasses.field(default_factory=RaySpec)
     pools: Mapping[str, PoolSpec] = dataclasses.field(
         default_factory=dict[str, PoolSpec]
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import dataclasses
 import threading
+import time
 from collections.abc import Callable
 
 from curator.config import SessionSpec
@@ -14,10 +17,30 @@ from curator.engine._features import FeatureSource
 from curator.engine._memory import PolicyMemory
 from curator.engine._snapshots import SnapshotStore
 from curator.engine._steps import READY_STEPS, DefinedSteps
+from curator.errors import SessionError
 from curator.ledger import StepRecord
 from curator.types import Features, SuperBatch
 
 __all__ = ["Definer"]
+
+# Super-batches that are scored while the one before them is: one more than keeps the
+# scorers busy while a policy chooses.
+SCORING_AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Scoring:
+    """A step whose candidates are being scored.
+
+    Attributes:
+        super_batch: The candidates.
+        snapshot: Which learner scores them.
+        future: The result.
+    """
+
+    super_batch: SuperBatch
+    snapshot: int | None
+    future: concurrent.futures.Future[ScoringResult]
 
 
 class Definer:
@@ -42,6 +65,7 @@ class Definer:
         self._steps = steps
         self._condition = condition
         self._stopped = False
+        self._scoring: dict[int, _Scoring] = {}
 
     def stop(self) -> None:
         """Lets go of a score that is waited for. Called with the lock held."""
@@ -71,45 +95,80 @@ class Definer:
                 break  # those before it are whole; it is tried again, alone
         self._steps.add(*records)
 
-    def define(self, step: int) -> None:
-        """Scores the candidates of the next step, and defines it."""
-        super_batch = self._epochs.super_batch(step)
-        result, snapshot = None, None
-        features: Features | None = self._features.own(super_batch)
-        if self._features.of_models:
-            with self._condition:
-                if self._spec.needs_learner:
-                    snapshot = self._snapshots.newest(step - 1 - self._spec.max_ahead)
-            result = self._score(super_batch, snapshot)
-            features = None if result is None else {**features, **result.features}
-        self.append(super_batch, features, result, snapshot)
+    def define(self, step: int, may_define: Callable[[int], bool]) -> None:
+        """Scores the candidates of the next step, and defines it.
 
-    def _score(
-        self, super_batch: SuperBatch, snapshot: int | None
-    ) -> ScoringResult | None:
-        """Returns the scorers' result, or None where they are late."""
-        path = None if snapshot is None else self._snapshots.path(snapshot)
+        Meanwhile the scorers start on those after it, so that they neither wait for a
+        policy to choose nor, where there are many, for the last of them.
+
+        Args:
+            step: The next step.
+            may_define: Whether a step may be defined as soon as those before it are;
+                called with the lock held.
+        """
+        if not self._features.of_models:
+            super_batch = self._epochs.super_batch(step)
+            self.append(super_batch, self._features.own(super_batch), None, None)
+            return
+        scoring = self._scoring.pop(step, None) or self._start_scoring(step)
+        result = self._finished(scoring, may_define)
+        features = None
+        if result is not None:
+            own = self._features.own(scoring.super_batch)
+            features = {**own, **result.features}
+        self.append(scoring.super_batch, features, result, scoring.snapshot)
+
+    def _start_scoring(self, step: int) -> _Scoring:
+        super_batch, snapshot, path = self._epochs.super_batch(step), None, None
+        if self._spec.needs_learner:
+            with self._condition:
+                snapshot = self._snapshots.newest(step - 1 - self._spec.max_ahead)
+        if snapshot is not None:
+            path = self._snapshots.path(snapshot)
         future = self._features.score(super_batch, path)
-        if self._spec.on_late == "wait":
-            return future.result()
-        # Late is what a trainer has waited, not what a score has taken: run-ahead that
-        # nobody waits for may take its time.
-        with self._condition:
-            future.add_done_callback(lambda _: self._wake())
-            self._condition.wait_for(
-                lambda: (
-                    future.done()
-                    or self._stopped
-                    or self._steps.last_asked >= super_batch.step
-                )
-            )
-            self._condition.wait_for(
-                lambda: future.done() or self._stopped, self._spec.late_after_seconds
-            )
+        future.add_done_callback(lambda _: self._wake())
+        return _Scoring(super_batch, snapshot, future)
+
+    def _finished(
+        self, scoring: _Scoring, may_define: Callable[[int], bool]
+    ) -> ScoringResult | None:
+        """Returns the scorers' result, or None where they are late.
+
+        Late is what a trainer has waited, not what a score has taken: run-ahead that
+        nobody waits for may take its time.
+        """
+        future, step = scoring.future, scoring.super_batch.step
+        late_at: float | None = None
+        while True:
+            self._score_ahead(step, may_define)
+            with self._condition:
+                if self._stopped:
+                    msg = f"step {step} is not defined: the server is shutting down"
+                    raise SessionError(msg)
+                if future.done():
+                    break
+                wait = None
+                if self._spec.on_late == "uniform" and self._steps.last_asked >= step:
+                    now = time.monotonic()
+                    late_at = late_at or now + self._spec.late_after_seconds
+                    wait = late_at - now
+                    if wait <= 0:
+                        break
+                self._condition.wait(wait)
         if future.done():
             return future.result()
         future.cancel()
         return None
+
+    def _score_ahead(self, step: int, may_define: Callable[[int], bool]) -> None:
+        """Starts scoring the steps after one that is being scored."""
+        for later in range(step + 1, step + 1 + SCORING_AHEAD):
+            if later in self._scoring:
+                continue
+            with self._condition:
+                if not may_define(later):
+                    return
+            self._scoring[later] = self._start_scoring(later)
 
     def append(
         self,

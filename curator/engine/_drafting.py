@@ -127,6 +127,7 @@ def _cost(
         "num_candidates": len(super_batch.ids),
         "num_learner_scored": scored.get("learner", 0),
         "num_reference_scored": scored.get("reference", 0),
+        **({} if result is None else result.events),
         **selection.stats,
     }
 

@@ -39,11 +39,13 @@ class ScoringResult:
         features: By name, row i for candidate i.
         seconds: How long the device was busy.
         num_scored: Forward passes by model, in examples; cached ones do not count.
+        events: What happened on the way, counted, for the account of the step.
     """
 
     features: Features
     seconds: float
     num_scored: dict[str, int]
+    events: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
 
 
 @runtime_checkable

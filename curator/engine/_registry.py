@@ -24,8 +24,8 @@ from curator.config import (
 )
 from curator.engine._drafting import column_values, pool_columns
 from curator.engine._epochs import Epochs
-from curator.engine._executor import Executor, LocalExecutor
-from curator.engine._scoring_worker import ScoringWorker
+from curator.engine._executor import Executor
+from curator.engine._executors import Executors
 from curator.engine._session import SessionEngine
 from curator.engine._snapshots import SnapshotStore, storage_errors
 from curator.errors import (
@@ -37,9 +37,10 @@ from curator.errors import (
     UnknownSessionError,
 )
 from curator.ledger import Ledger
-from curator.models import Scorer, ScoreTable, build_scorer
+from curator.models import Scorer, ScoreTable
 from curator.pools import Pool, open_pool
 from curator.samplers import Run
+from curator.sessions import SessionInfo
 from curator.store import FeatureStore
 
 __all__ = ["Registry"]
@@ -71,6 +72,7 @@ class Registry:
         self._closed = False
         self._state = Path(config.server.state_dir)
         self._claim = _claim(self._state)
+        self._executors = Executors(config)
         for folder in reversed(config.server.python_path):
             if folder not in sys.path:
                 sys.path.insert(0, folder)
@@ -189,7 +191,7 @@ class Registry:
             fingerprint=hashlib.blake2b(text, digest_size=8).hexdigest(),
             pool=pool,
             epochs=_epochs(spec, pool, ledger),
-            executor=self._executor(pool, learner, reference),
+            executor=self._executor(name, spec, pool, learner, reference),
             ledger=ledger,
             snapshots=SnapshotStore(folder / "snapshots", ledger),
             needs_initial_snapshot=spec.needs_learner
@@ -236,7 +238,7 @@ class Registry:
         """Returns the session's own copy of the learner, where the server scores."""
         if not spec.needs_learner or spec.learner is None:
             return None
-        return build_scorer(self.config.models[spec.learner])
+        return self._executors.build(self.config.models[spec.learner])
 
     def _reference(self, spec: SessionSpec) -> Scorer | ScoreTable | None:
         """Returns the reference model, one for all sessions that name it.
@@ -254,7 +256,7 @@ class Registry:
             self._references[spec.reference] = (
                 ScoreTable(str(model.path))
                 if model.kind == "table"
-                else build_scorer(model)
+                else self._executors.build(model)
             )
         reference = self._references[spec.reference]
         for need in sorted(needed):
@@ -269,6 +271,8 @@ class Registry:
 
     def _executor(
         self,
+        name: str,
+        spec: SessionSpec,
         pool: Pool,
         learner: Scorer | None,
         reference: Scorer | ScoreTable | None,
@@ -284,11 +288,25 @@ class Registry:
                 )
                 for name in reference.outputs
             }
-        return LocalExecutor(
-            ScoringWorker(
-                pool, learner=learner, reference=reference, reference_cache=cache
-            )
+        models = self.config.models
+        return self._executors.make(
+            name,
+            spec.pool,
+            pool,
+            learner=None if learner is None else (models[str(spec.learner)], learner),
+            reference=(
+                None if reference is None else (models[str(spec.reference)], reference)
+            ),
+            reference_cache=cache,
         )
+
+    def open_sessions(self) -> list[SessionInfo]:
+        """Returns what the open sessions say of themselves, by name.
+
+        Never waits for a session that is being opened.
+        """
+        engines = list(self._engines.values())  # without the lock, as in open()
+        return sorted((engine.info() for engine in engines), key=lambda info: info.name)
 
     def close(self) -> None:
         """Closes every session and pool, and gives the state directory back."""
@@ -296,6 +314,7 @@ class Registry:
             self._closed = True
             for engine in self._engines.values():
                 engine.close()
+            self._executors.close()
             for pool in self._pools.values():
                 pool.close()
             self._engines.clear()

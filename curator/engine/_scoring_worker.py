@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
 
+from curator.engine._reference_cache import ReferenceCache
 from curator.errors import SnapshotError
 from curator.models import Scorer, ScoreTable
-from curator.pools import Pool
 from curator.store import FeatureStore
-from curator.types import Feature, Features, PairEmbeddings
+from curator.types import Feature, Features
 
-__all__ = ["ScoringWorker"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["RowSource", "ScoringWorker", "outputs_of"]
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """What is scored: a pool, or rows of one that were handed over."""
+
+    @property
+    def num_examples(self) -> int:
+        """Size of the pool."""
+        ...
+
+    def take(
+        self, ids: Int64[np.ndarray, " n"], columns: Sequence[str] | None = None
+    ) -> pa.RecordBatch:
+        """Returns rows by id, see :meth:`curator.pools.Pool.take`."""
+        ...
 
 
 class ScoringWorker:
@@ -26,9 +46,10 @@ class ScoringWorker:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: RowSource,
         *,
         learner: Scorer | None = None,
+        learner_weights: Path | None = None,
         reference: Scorer | ScoreTable | None = None,
         reference_cache: Mapping[str, FeatureStore] | None = None,
     ) -> None:
@@ -37,14 +58,15 @@ class ScoringWorker:
         Args:
             pool: What is scored.
             learner: The model being trained.
+            learner_weights: The file of the weights that it has now.
             reference: The fixed model, or what it said before.
             reference_cache: Where outputs of the reference are kept, by their names.
         """
         self._pool = pool
         self._learner = learner
         self._reference = reference
-        self._cache = reference_cache or {}
-        self._loaded: Path | None = None
+        self._cache = ReferenceCache(reference_cache or {})
+        self._configured = self._loaded = learner_weights
         if isinstance(reference, ScoreTable):
             num_missing = reference.num_missing(pool.num_examples)
             if num_missing:
@@ -78,20 +100,28 @@ class ScoringWorker:
         started = time.perf_counter()
         features: dict[str, Feature] = {}
         num_scored: dict[str, int] = {}
-        wanted = _outputs_of("learner", needs)
+        wanted = outputs_of("learner", needs)
         if wanted and self._learner is not None:
-            if snapshot is not None and snapshot != self._loaded:
-                self._learner.load(snapshot)
-                self._loaded = snapshot
+            weights = snapshot or self._configured
+            if weights is not None and weights != self._loaded:
+                self._learner.load(weights)
+                self._loaded = weights
             found = self._score(self._learner, ids, wanted)
             features |= {f"learner.{name}": value for name, value in found.items()}
             num_scored["learner"] = len(ids)
-        wanted = _outputs_of("reference", needs)
+        wanted = outputs_of("reference", needs)
         if wanted and self._reference is not None:
             if isinstance(self._reference, ScoreTable):
                 found, num_new = self._reference.look_up(ids, wanted), 0
             else:
-                found, num_new = self._score_reference(self._reference, ids, wanted)
+                cached = self._cache.look_up(ids, wanted)
+                num_new, fresh = len(cached.rows), dict[str, Feature]()
+                if num_new:
+                    # What is lacking for any is computed for all, in one forward pass.
+                    fresh |= self._score(
+                        self._reference, ids[cached.rows], cached.lacking
+                    )
+                found = self._cache.complete(cached, ids, fresh)
             features |= {f"reference.{name}": value for name, value in found.items()}
             num_scored["reference"] = num_new
         return features, time.perf_counter() - started, num_scored
@@ -101,30 +131,9 @@ class ScoringWorker:
     ) -> Mapping[str, Feature]:
         return scorer.score(self._pool.take(ids, scorer.columns), outputs)
 
-    def _score_reference(
-        self, reference: Scorer, ids: Int64[np.ndarray, " B"], outputs: frozenset[str]
-    ) -> tuple[Mapping[str, Feature], int]:
-        """Returns the reference's outputs, and how many examples were not cached."""
-        found: dict[str, Feature] = {}
-        absent = np.zeros(len(ids), np.bool_)
-        lacking: set[str] = set()
-        for name in outputs:
-            cached = self._cache[name].get(ids) if name in self._cache else None
-            present = np.zeros(len(ids), np.bool_)
-            if cached is not None:
-                present, found[name] = cached
-            if not present.all():
-                lacking.add(name)
-                absent |= ~present
-        rows = np.flatnonzero(absent)
-        if len(rows):
-            # What is lacking for any of them is computed for all, in one forward pass.
-            fresh = self._score(reference, ids[rows], frozenset(lacking))
-            for name, feature in fresh.items():
-                if name in self._cache:
-                    self._cache[name].put(ids[rows], feature)
-                found[name] = _merged(found.get(name), rows, feature)
-        return found, len(rows)
+    def holds(self, weights: Path) -> bool:
+        """Whether the learner has the weights of a file now."""
+        return weights == self._loaded
 
     def check_snapshot(self, path: Path) -> None:
         """Checks that weights fit the learner.
@@ -138,26 +147,9 @@ class ScoringWorker:
         self._learner.check(path)
 
 
-def _outputs_of(role: str, needs: frozenset[str]) -> frozenset[str]:
+def outputs_of(role: str, needs: frozenset[str]) -> frozenset[str]:
     """Returns the outputs of a model among the features that are needed."""
     prefix = f"{role}."
     return frozenset(
         need.removeprefix(prefix) for need in needs if need.startswith(prefix)
     )
-
-
-def _merged(
-    cached: Feature | None, rows: Int64[np.ndarray, " n"], fresh: Feature
-) -> Feature:
-    """Returns a cached feature with some rows replaced; the fresh one without it.
-
-    Without it all rows are fresh: what has never been stored is absent for all.
-    """
-    if isinstance(cached, PairEmbeddings) and isinstance(fresh, PairEmbeddings):
-        cached.queries[rows] = fresh.queries
-        cached.targets[rows] = fresh.targets
-        return cached
-    if isinstance(cached, np.ndarray) and isinstance(fresh, np.ndarray):
-        cached[rows] = fresh
-        return cached
-    return fresh

@@ -212,22 +212,26 @@ class SessionEngine:
     def _run(self) -> None:
         while True:
             with self._condition:
-                self._condition.wait_for(lambda: self._closed or self._may_define())
+                self._condition.wait_for(
+                    lambda: self._closed or self._may_define(self._steps.num_defined)
+                )
                 if self._closed:
                     return
                 step = self._steps.num_defined
             try:
                 if self.spec.depends_on_reports or self._features.of_models:
-                    self._definer.define(step)
+                    self._definer.define(step, self._may_define)
                 else:
                     self._definer.define_ahead(step, self._has_candidates)
             except Exception as error:
+                if self._closed:
+                    return
                 _log.warning("session %r: step %d failed: %s", self.name, step, error)
                 self._steps.fail(error)
 
-    def _may_define(self) -> bool:
-        """Whether the next step may be defined now. Called with the lock held."""
-        step, spec, num_steps = self._steps.num_defined, self.spec, self.num_steps
+    def _may_define(self, step: int) -> bool:
+        """Whether a step may follow those before it now. Called with the lock held."""
+        spec, num_steps = self.spec, self.num_steps
         if spec.features == "trainer" or (num_steps is not None and step >= num_steps):
             return False
         if step > self._steps.last_asked + READY_STEPS:

@@ -1,0 +1,226 @@
+"""A scoring worker in a process of its own: built from a plan, fed with shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from curator.config import ModelSpec, PoolSpec, RaySpec
+from curator.engine._scoring_worker import ScoringWorker, outputs_of
+from curator.errors import ConfigError, CuratorError, PoolError
+from curator.models import Scorer, build_scorer
+from curator.pools import Pool, open_pool
+from curator.types import Features
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["HostedScorer", "ScoringPlan", "Shard"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScoringPlan:
+    """What the scorers of a session are, wherever they run.
+
+    Attributes:
+        session: The session's name.
+        ray: How many scorers there are, and what each takes.
+        pool: Where the pool lies; None for one in the service's memory.
+        pool_fingerprint: What it has to be.
+        num_examples: Its size.
+        models: Of each role, what the model is, and its fingerprint.
+        python_path: Folders in which factories are looked for.
+    """
+
+    session: str
+    ray: RaySpec
+    pool: PoolSpec | None
+    pool_fingerprint: str
+    num_examples: int
+    models: dict[str, tuple[ModelSpec, str]]
+    python_path: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """Candidates of one super-batch that one scorer scores.
+
+    Attributes:
+        name: For messages.
+        ids: The candidates.
+        needs: Names of features of models.
+        rows: Their rows, where scorers cannot read the pool.
+    """
+
+    name: str
+    ids: Int64[np.ndarray, " n"]
+    needs: frozenset[str]
+    rows: pa.RecordBatch | None = None
+
+
+class _HandedRows:
+    """The rows of the shard at hand, as what a scoring worker reads from."""
+
+    def __init__(self, num_examples: int) -> None:
+        self.num_examples = num_examples
+        self.rows: pa.RecordBatch | None = None
+
+    def take(
+        self, ids: Int64[np.ndarray, " n"], columns: Sequence[str] | None = None
+    ) -> pa.RecordBatch:
+        """Returns the rows, which are those of ``ids``: all of a shard is scored."""
+        if self.rows is None or self.rows.num_rows != len(ids):
+            msg = f"a scorer was handed other rows than those of {len(ids)} candidates"
+            raise PoolError(msg)
+        return self.rows if columns is None else self.rows.select(list(columns))
+
+
+class HostedScorer:
+    """A :class:`ScoringWorker` that is told what to be after it has started.
+
+    That it is built in :meth:`load` lets what goes wrong with models and pools arrive
+    as the error that it is. Two threads may score: one reads its rows while the other
+    has the device.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pool: Pool | None = None
+        self._columns: dict[str, list[str]] = {}
+        self._handed = _HandedRows(0)
+        self._worker = ScoringWorker(self._handed)
+        self._folder = tempfile.TemporaryDirectory(prefix="curator-")
+
+    def load(self, plan: ScoringPlan) -> bool:
+        """Builds the models, and opens the pool if it can be reached from here.
+
+        Returns:
+            Whether shards need no rows.
+
+        Raises:
+            ConfigError: A model cannot be built, or is another one here.
+            SnapshotError: Its weights do not fit.
+            StorageError: Its weights cannot be read.
+        """
+        for folder in reversed(plan.python_path):
+            if folder not in sys.path:
+                sys.path.insert(0, folder)
+        models = {role: _build(role, *model) for role, model in plan.models.items()}
+        self._columns = {role: list(scorer.columns) for role, scorer in models.items()}
+        self._pool = _reachable_pool(plan)
+        self._handed = _HandedRows(plan.num_examples)
+        learner = plan.models.get("learner")
+        weights = None if learner is None else learner[0].weights
+        self._worker = ScoringWorker(
+            self._handed,
+            learner=models.get("learner"),
+            learner_weights=None if weights is None else Path(weights),
+            reference=models.get("reference"),
+        )
+        return self._pool is not None
+
+    def score(
+        self,
+        shard: Shard,
+        snapshot: str | None,
+        weights: UInt8[np.ndarray, " size"] | None,
+    ) -> tuple[Features, float, dict[str, int]]:
+        """Returns what :meth:`ScoringWorker.score` does.
+
+        Args:
+            shard: What to score.
+            snapshot: Name of the learner's weights; None for the configured ones.
+            weights: The bytes of that snapshot.
+
+        Raises:
+            CuratorError: As :meth:`ScoringWorker.score`.
+        """
+        rows = self._rows(shard)
+        path = None if snapshot is None else Path(self._folder.name, snapshot)
+        with self._lock:
+            self._handed.rows = rows
+            if path is None or weights is None or self._worker.holds(path):
+                return self._worker.score(shard.ids, shard.needs, path)
+            try:
+                weights.tofile(path)
+                return self._worker.score(shard.ids, shard.needs, path)
+            finally:
+                path.unlink(missing_ok=True)
+
+    def _rows(self, shard: Shard) -> pa.RecordBatch:
+        if shard.rows is not None:
+            return shard.rows
+        if self._pool is None:
+            msg = "this scorer cannot read the pool, and was handed no rows"
+            raise PoolError(msg)
+        columns = {
+            column
+            for role, columns in self._columns.items()
+            if outputs_of(role, shard.needs)
+            for column in columns
+        }
+        return self._pool.take(shard.ids, sorted(columns))
+
+
+def _build(role: str, spec: ModelSpec, fingerprint: str) -> Scorer:
+    scorer = build_scorer(spec)
+    if scorer.fingerprint != fingerprint:
+        msg = (
+            f"the {role} of factory {spec.factory!r} is another model on node "
+            f"{os.uname().nodename!r} than on that of the service (fingerprint "
+            f"{scorer.fingerprint[:12]}, expected {fingerprint[:12]}): give all nodes "
+            f"the same code and weights ({spec.weights})"
+        )
+        raise ConfigError(msg)
+    return scorer
+
+
+def _reachable_pool(plan: ScoringPlan) -> Pool | None:
+    """Returns the pool, or None where it is not here, or is another one here."""
+    if plan.pool is None:
+        return None
+    cache = Path(tempfile.gettempdir(), f"curator-{os.getuid()}", "fingerprints.sqlite")
+    try:
+        cache.parent.mkdir(mode=0o700, exist_ok=True)
+        pool = open_pool(
+            plan.pool.format,
+            path=plan.pool.path,
+            num_examples=plan.pool.num_examples,
+            cache_bytes=plan.pool.cache_bytes,
+            fingerprint_cache=cache,
+        )
+        found = pool.fingerprint
+    except (CuratorError, OSError) as error:
+        _log.warning(
+            "session %r: rows come through the object store, because node %s cannot "
+            "read the pool: %s",
+            plan.session,
+            os.uname().nodename,
+            error,
+        )
+        return None
+    if found == plan.pool_fingerprint:
+        return pool
+    _log.warning(
+        "session %r: rows come through the object store, because %s is another pool on "
+        "node %s (fingerprint %s, expected %s)",
+        plan.session,
+        plan.pool.path,
+        os.uname().nodename,
+        found[:12],
+        plan.pool_fingerprint[:12],
+    )
+    pool.close()
+    return None
