@@ -105,5 +105,5 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
 	PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install --quiet --no-compile \
 		--no-build-isolation --constraint constraints.txt \
-		--editable '.[ray,torch]' --group dev --group examples
+		--editable '.[metrics,ray,torch]' --group dev --group examples
 	@touch $@

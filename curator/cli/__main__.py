@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from curator import __version__
+from curator.cli import score
 from curator.cli.serve import serve
 from curator.cli.sessions import sessions
 from curator.errors import CuratorError
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command.
 
     Returns:
-        0 on success, 1 after an error (one line on stderr), 2 for a wrong call.
+        0 on success, 1 after an error (one line on stderr), 2 for a wrong call; some
+        commands have others.
     """
     parsed = _parser().parse_args(arguments)
     try:
@@ -68,6 +70,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("target", metavar="HOST:PORT", help="as serve prints it")
     command.set_defaults(run=_sessions)
+
+    command = commands.add_parser(
+        "score",
+        help="score a pool once, to Parquet files",
+        description="Score every example of a pool with a model, to Parquet files. "
+        "Interrupted and run again, it continues.",
+        epilog="example: curator score server.toml --pool pairs --model reference "
+        "--out scores --dry-run",
+    )
+    score.add_arguments(command)
+    command.set_defaults(run=score.score)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -11,6 +12,7 @@ from curator.config import Config, load_config
 
 if TYPE_CHECKING:
     from curator.engine import Registry
+    from curator.service._metrics import MetricsServer
 
 __all__ = ["serve"]
 
@@ -43,22 +45,28 @@ def serve(config_path: str, listen: str | None = None) -> int:
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     config = load_config(config_path)
-    registry = Registry(config)
-    try:
+    with contextlib.ExitStack() as cleanup:
+        registry = cleanup.enter_context(contextlib.closing(Registry(config)))
         for name in config.pools:
             registry.pool(name)  # a pool that cannot be read is an error now
+        metrics = None
+        if config.server.metrics is not None:
+            from curator.service._metrics import MetricsServer
+
+            metrics = MetricsServer(registry, config.server.metrics)
+            cleanup.callback(metrics.close)
         server = Server(registry, listen)
-        print(_banner(server.address, config, registry), flush=True)
+        print(_banner(server.address, metrics, config, registry), flush=True)
         signal.sigwait(stops)
         print("stopping: clients resume when the server is back", flush=True)
         server.stop()
-    finally:
-        registry.close()
     print("stopped", flush=True)
     return 0
 
 
-def _banner(address: str, config: Config, registry: Registry) -> str:
+def _banner(
+    address: str, metrics: MetricsServer | None, config: Config, registry: Registry
+) -> str:
     lines = [f"curator is listening on {address}", ""]
     for name, spec in config.pools.items():
         pool = registry.pool(name)
@@ -79,8 +87,10 @@ def _banner(address: str, config: Config, registry: Registry) -> str:
             else f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}"
         )
         lines.append(f"  session  {name}: {what}")
+    lines.append(f"  state    {config.server.state_dir}")
+    if metrics is not None:
+        lines.append(f"  metrics  http://{metrics.address}/metrics")
     lines += [
-        f"  state    {config.server.state_dir}",
         "",
         "connect with",
         f"  service = curator.connect({address!r})",

@@ -161,7 +161,8 @@ class ModelSpec:
         label: Column of the class index, for a ``classifier``.
         tokens: Column of the token ids, for a ``causal_lm``.
         mask: Column that says which tokens are supervised; all of them by default.
-        path: The Parquet file of a ``table``.
+        path: The Parquet file of a ``table``, or the folder that ``curator score``
+            wrote.
     """
 
     kind: Literal["two_tower", "classifier", "causal_lm", "table"] = "two_tower"

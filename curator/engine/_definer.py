@@ -19,7 +19,7 @@ from curator.engine._snapshots import SnapshotStore
 from curator.engine._steps import READY_STEPS, DefinedSteps
 from curator.errors import SessionError
 from curator.ledger import StepRecord
-from curator.types import Features, SuperBatch
+from curator.types import JointFeatures, SuperBatch
 
 __all__ = ["Definer"]
 
@@ -112,10 +112,15 @@ class Definer:
             return
         scoring = self._scoring.pop(step, None) or self._start_scoring(step)
         result = self._finished(scoring, may_define)
-        features = None
+        features: JointFeatures | None = None
         if result is not None:
             own = self._features.own(scoring.super_batch)
             features = {**own, **result.features}
+            if result.pairs is not None:
+                features = {
+                    **features,
+                    **dict.fromkeys(result.pairs.logits, result.pairs),
+                }
         self.append(scoring.super_batch, features, result, scoring.snapshot)
 
     def _start_scoring(self, step: int) -> _Scoring:
@@ -173,7 +178,7 @@ class Definer:
     def append(
         self,
         super_batch: SuperBatch,
-        features: Features | None,
+        features: JointFeatures | None,
         result: ScoringResult | None,
         snapshot: int | None,
     ) -> StepRecord:

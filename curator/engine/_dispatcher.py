@@ -374,16 +374,14 @@ class Dispatcher(Generic[S]):
         _log.warning("session %r: scorer %d: %s", self._name, slot.number, why)
         self._discard(slot)
         slot.scorer.kill()
-        counted: set[int] = set()
         for shard in reversed(slot.shards):
             shard.slots.discard(slot)
             if shard.result.done():
                 continue
-            if id(shard.counts) not in counted:
-                counted.add(id(shard.counts))
-                shard.counts.num_lost_scorers += 1
             # Only the oldest was at work; the others waited in the scorer's line.
-            shard.num_deaths += shard is next(iter(slot.shards))
+            if shard is next(iter(slot.shards)):
+                shard.counts.num_lost_scorers += 1
+                shard.num_deaths += 1
             if shard.num_deaths >= _MAX_DEATHS:
                 msg = (
                     f"{shard.num_deaths} scorers of session {self._name!r} were lost "

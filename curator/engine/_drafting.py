@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from curator.ledger import StepRecord
 from curator.policies import Uniform
 from curator.pools import Pool
 from curator.rng import Noise
-from curator.types import Features, Selection, SuperBatch
+from curator.types import Features, JointFeatures, Selection, SuperBatch
 
 __all__ = ["column_values", "draft", "pool_columns", "pool_features"]
 
@@ -73,7 +74,7 @@ def column_values(name: str, column: pa.Array, *, nulls: bool) -> np.ndarray:
 def draft(
     spec: SessionSpec,
     super_batch: SuperBatch,
-    features: Features | None,
+    features: JointFeatures | None,
     *,
     result: ScoringResult | None = None,
     snapshot_step: int | None = None,
@@ -94,8 +95,10 @@ def draft(
             super_batch.ids, {}, spec.batch_size, Noise(spec.seed, step, "late")
         )
     else:
+        # Sharded pairs come for no policy but the one that knows them.
+        given = cast("Features", features)
         selection = spec.policy.select(
-            super_batch.ids, features, spec.batch_size, Noise(spec.seed, step)
+            super_batch.ids, given, spec.batch_size, Noise(spec.seed, step)
         )
     weights = selection.weights
     if super_batch.weights is not None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from curator.engine._scoring_worker import ScoringWorker
-from curator.types import Features
+from curator.types import Features, ShardedPairs
 
 __all__ = ["Executor", "LocalExecutor", "ScoringRequest", "ScoringResult"]
 
@@ -24,11 +24,14 @@ class ScoringRequest:
         ids: The candidates.
         needs: Names of features.
         snapshot: Weights of the learner; None for the configured ones.
+        in_place: Whether embeddings may stay where they are computed, as
+            :class:`curator.types.ShardedPairs`.
     """
 
     ids: Int64[np.ndarray, " B"]
     needs: frozenset[str]
     snapshot: Path | None
+    in_place: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -40,12 +43,14 @@ class ScoringResult:
         seconds: How long the device was busy.
         num_scored: Forward passes by model, in examples; cached ones do not count.
         events: What happened on the way, counted, for the account of the step.
+        pairs: Embeddings that stayed where they were computed, instead of features.
     """
 
     features: Features
     seconds: float
     num_scored: dict[str, int]
     events: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+    pairs: ShardedPairs | None = None
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ from curator.engine._executor import Executor, ScoringRequest, ScoringResult
 from curator.engine._memory import PolicyMemory
 from curator.errors import FeatureError, SessionError
 from curator.ledger import Ledger
+from curator.policies import Joint
 from curator.pools import Pool
 from curator.types import Features, SuperBatch
 
@@ -62,7 +63,9 @@ class FeatureSource:
             super_batch: The candidates.
             snapshot: Weights of the learner; None for the configured ones.
         """
-        return self._submit(super_batch, self.of_models, snapshot)
+        # Only this policy knows what to do with embeddings that are elsewhere.
+        in_place = isinstance(self._spec.policy, Joint)
+        return self._submit(super_batch, self.of_models, snapshot, in_place=in_place)
 
     def of_reference(
         self, ids: Int64[np.ndarray, " n"], outputs: frozenset[str]
@@ -112,9 +115,14 @@ class FeatureSource:
         return {**given, **self.own(super_batch)}, result
 
     def _submit(
-        self, super_batch: SuperBatch, needs: frozenset[str], snapshot: Path | None
+        self,
+        super_batch: SuperBatch,
+        needs: frozenset[str],
+        snapshot: Path | None,
+        *,
+        in_place: bool = False,
     ) -> concurrent.futures.Future[ScoringResult]:
         if self._executor is None:
             raise SessionError(self._no_models)
-        request = ScoringRequest(super_batch.ids, needs, snapshot)
+        request = ScoringRequest(super_batch.ids, needs, snapshot, in_place)
         return self._executor.submit(request)

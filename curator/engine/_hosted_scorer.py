@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -20,14 +20,22 @@ from curator.engine._scoring_worker import ScoringWorker, outputs_of
 from curator.errors import ConfigError, CuratorError, PoolError
 from curator.models import Scorer, build_scorer
 from curator.pools import Pool, open_pool
-from curator.types import Features
+from curator.scores import PairShard
+from curator.types import Features, PairEmbeddings
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["HostedScorer", "ScoringPlan", "Shard"]
+__all__ = ["MAX_HELD", "HostedScorer", "Logits", "ScoringPlan", "Shard"]
 
 _log = logging.getLogger(__name__)
+
+Logits: TypeAlias = dict[str, tuple[float, float | None]]
+"""The logit scale and bias of models, by the names of their embeddings."""
+
+MAX_HELD = 4
+"""Super-batches whose embeddings a scorer keeps: that which is being selected from,
+those scored ahead, and one to spare."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +110,8 @@ class HostedScorer:
         self._handed = _HandedRows(0)
         self._worker = ScoringWorker(self._handed)
         self._folder = tempfile.TemporaryDirectory(prefix="curator-")
+        self._held: dict[tuple[str, int], dict[str, PairEmbeddings]] = {}
+        self._pairs: dict[tuple[str, int], PairShard] = {}
 
     def load(self, plan: ScoringPlan) -> bool:
         """Builds the models, and opens the pool if it can be reached from here.
@@ -158,6 +168,60 @@ class HostedScorer:
                 return self._worker.score(shard.ids, shard.needs, path)
             finally:
                 path.unlink(missing_ok=True)
+
+    def hold(
+        self,
+        place: tuple[str, int],
+        shard: Shard,
+        snapshot: str | None,
+        weights: UInt8[np.ndarray, " size"] | None,
+    ) -> tuple[Logits, float, dict[str, int]]:
+        """Scores a shard as :meth:`score` does, and keeps the embeddings.
+
+        Args:
+            place: The super-batch, and which of its shards this is; the last few
+                super-batches are kept.
+            shard: What to score; nothing but embeddings.
+            snapshot: Name of the learner's weights; None for the configured ones.
+            weights: The bytes of that snapshot.
+
+        Returns:
+            The logit scale and bias of each model, and the account.
+
+        Raises:
+            CuratorError: As :meth:`ScoringWorker.score`.
+        """
+        features, seconds, num_scored = self.score(shard, snapshot, weights)
+        embeddings = {
+            name: value
+            for name, value in features.items()
+            if isinstance(value, PairEmbeddings)
+        }
+        with self._lock:
+            self._held[place] = embeddings
+            kept = list(dict.fromkeys(batch for batch, _ in self._held))[-MAX_HELD:]
+            for held in [held for held in self._held if held[0] not in kept]:
+                del self._held[held]
+                self._pairs.pop(held, None)
+        logits = {
+            name: (value.logit_scale, value.logit_bias)
+            for name, value in embeddings.items()
+        }
+        return logits, seconds, num_scored
+
+    def pair(self, place: tuple[str, int], method: str, *arguments: Any) -> Any:
+        """Returns what a method of the :class:`PairShard` at a place returns.
+
+        ``start`` makes it.
+
+        Raises:
+            LookupError: The embeddings are not kept any more.
+        """
+        if method == "start":
+            shard = PairShard(self._held[place], *arguments)
+            self._pairs[place] = shard
+            return shard.scores()
+        return getattr(self._pairs[place], method)(*arguments)
 
     def _rows(self, shard: Shard) -> pa.RecordBatch:
         if shard.rows is not None:

@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,7 +24,13 @@ from curator.engine._dispatcher import (
     ScorerLimits,
     ScorerLostError,
 )
-from curator.engine._hosted_scorer import HostedScorer, ScoringPlan, Shard
+from curator.engine._hosted_scorer import (
+    MAX_HELD,
+    HostedScorer,
+    Logits,
+    ScoringPlan,
+    Shard,
+)
 from curator.errors import CuratorError, MissingDependencyError, ScoringError
 from curator.pools import Pool, open_pool
 from curator.types import Features
@@ -96,6 +102,22 @@ class RayScorer:
         """
         return await _answer(self._actor.score.remote(shard, snapshot, weights))
 
+    async def hold(
+        self,
+        place: tuple[str, int],
+        shard: Shard,
+        snapshot: str | None,
+        weights: object,
+    ) -> tuple[Logits, float, dict[str, int]]:
+        """Scores a shard, and keeps its embeddings."""
+        return await _answer(self._actor.hold.remote(place, shard, snapshot, weights))
+
+    async def pair(
+        self, place: tuple[str, int], method: str, arguments: Sequence[object]
+    ) -> Any:
+        """Returns what a method of :class:`curator.scores.PairShard` returns there."""
+        return await _answer(self._actor.pair.remote(place, method, *arguments))
+
     def kill(self) -> None:
         """Ends the actor."""
         _ray.kill(self._actor, no_restart=True)
@@ -141,30 +163,80 @@ class _Session:
             collections.OrderedDict()
         )
         self._pool: Pool | None = None
+        self._holders: dict[tuple[str, int], RayScorer] = {}
 
-    def snapshot(self, path: Path) -> object:
-        """Returns the object that holds a snapshot: one put, and one copy per node."""
+    def snapshot(self, file: str | None) -> tuple[str | None, object]:
+        """Returns a snapshot's name, and the object with it: one copy per node."""
+        if file is None:
+            return None, None
+        path = Path(file)
         with self._lock:
             if path.name not in self._snapshots:
                 try:
                     data = np.fromfile(path, np.uint8)
                 except OSError as error:
-                    msg = f"cannot read snapshot {str(path)!r}: {error.strerror}"
+                    msg = f"cannot read snapshot {file!r}: {error.strerror}"
                     raise ScoringError(msg) from error
                 self._snapshots[path.name] = _ray.put(data)
             self._snapshots.move_to_end(path.name)
             while len(self._snapshots) > _NUM_SNAPSHOTS:
                 self._snapshots.popitem(last=False)
-            return self._snapshots[path.name]
+            return path.name, self._snapshots[path.name]
 
     async def score(
         self, scorer: RayScorer, shard: Shard, snapshot: str | None, weights: object
     ) -> Scored:
-        """Scores a shard, with its rows where the scorer cannot read them."""
-        if shard.rows is None and not scorer.reads_pool:
-            # A thread, because reading rows would keep all scorers waiting.
-            shard = await asyncio.to_thread(self._with_rows, shard)
-        return await scorer.score(shard, snapshot, weights)
+        """Scores a shard."""
+        return await scorer.score(await self._ready(scorer, shard), snapshot, weights)
+
+    async def hold(
+        self,
+        scorer: RayScorer,
+        place: tuple[str, int],
+        shard: Shard,
+        snapshot: str | None,
+        weights: object,
+    ) -> tuple[Logits, float, dict[str, int]]:
+        """Scores a shard, and remembers who keeps its embeddings."""
+        shard = await self._ready(scorer, shard)
+        answer = await scorer.hold(place, shard, snapshot, weights)
+        self._holders[place] = scorer
+        while len(dict.fromkeys(batch for batch, _ in self._holders)) > MAX_HELD:
+            del self._holders[next(iter(self._holders))]
+        return answer
+
+    async def pair(
+        self, batch: str, method: str, arguments: Sequence[Sequence[object]]
+    ) -> list[Any] | None:
+        """Returns the answers of all shards of a super-batch; None if one is lost."""
+        places = [(batch, number) for number in range(len(arguments))]
+        if any(place not in self._holders for place in places):
+            return None
+        calls = [
+            self._holders[place].pair(place, method, these)
+            for place, these in zip(places, arguments, strict=True)
+        ]
+        try:
+            async with asyncio.timeout(self.plan.ray.deadline_seconds):
+                return await asyncio.gather(*calls)
+        except (ScorerLostError, LookupError, TimeoutError) as error:
+            _log.warning(
+                "session %r: embeddings of a super-batch are lost (%s: %s); they are "
+                "computed again",
+                self.plan.session,
+                type(error).__name__,
+                error,
+            )
+            for place in places:
+                self._holders.pop(place, None)
+            return None
+
+    async def _ready(self, scorer: RayScorer, shard: Shard) -> Shard:
+        """Returns a shard with its rows where the scorer cannot read them."""
+        if shard.rows is not None or scorer.reads_pool:
+            return shard
+        # A thread, because reading rows would keep all scorers waiting.
+        return await asyncio.to_thread(self._with_rows, shard)
 
     def _with_rows(self, shard: Shard) -> Shard:
         with self._lock:
@@ -227,12 +299,59 @@ class RayDriver:
             CuratorError: A model failed, there is no cluster, no scorer can start ...
         """
         session = self._session(plan)
-        name, weights = None, None
-        if snapshot is not None:
-            name, weights = Path(snapshot).name, session.snapshot(Path(snapshot))
+        name, weights = session.snapshot(snapshot)
         counts = Counts()
-        calls = [(shard.name, _call(session, shard, name, weights)) for shard in shards]
+        calls = [
+            (shard.name, _calling(session.score, shard, name, weights))
+            for shard in shards
+        ]
         return self._wait(session.dispatcher.run(calls, counts)), counts
+
+    def hold(
+        self,
+        plan: ScoringPlan,
+        batch: str,
+        shards: Sequence[Shard],
+        snapshot: str | None,
+    ) -> tuple[list[tuple[Logits, float, dict[str, int]]], Counts]:
+        """Scores shards whose embeddings stay with the scorers.
+
+        Args:
+            plan: The session.
+            batch: What to call the super-batch in :meth:`pair`.
+            shards: What to score.
+            snapshot: As for :meth:`score`.
+
+        Raises:
+            CuratorError: As for :meth:`score`.
+        """
+        session = self._session(plan)
+        name, weights = session.snapshot(snapshot)
+        counts = Counts()
+        calls = [
+            (shard.name, _calling(session.hold, (batch, i), shard, name, weights))
+            for i, shard in enumerate(shards)
+        ]
+        return self._wait(session.dispatcher.run(calls, counts)), counts
+
+    def pair(
+        self,
+        plan: ScoringPlan,
+        batch: str,
+        method: str,
+        arguments: Sequence[Sequence[object]],
+    ) -> list[Any] | None:
+        """Returns what a method of each shard of a super-batch returns.
+
+        None where embeddings were lost, with a scorer or with an earlier driver.
+
+        Args:
+            plan: The session.
+            batch: As given to :meth:`hold`.
+            method: Of :class:`curator.scores.PairShard`.
+            arguments: Of each shard.
+        """
+        return self._wait(self._session(plan).pair(batch, method, arguments))
 
     def open(self, plan: ScoringPlan) -> None:
         """Starts the scorers of a session, unless they are started."""
@@ -312,11 +431,11 @@ async def _started(plan: ScoringPlan) -> _Session:
     return _Session(plan)
 
 
-def _call(session: _Session, shard: Shard, snapshot: str | None, weights: object):
-    async def call(scorer: RayScorer) -> Scored:
-        return await session.score(scorer, shard, snapshot, weights)
-
-    return call
+def _calling(
+    method: Callable[..., Awaitable[T]], *arguments: object
+) -> Callable[[RayScorer], Awaitable[T]]:
+    """Returns a call of a method whose first argument is the scorer."""
+    return lambda scorer: method(scorer, *arguments)
 
 
 def _watch_node() -> None:

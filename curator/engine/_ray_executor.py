@@ -7,14 +7,15 @@ import concurrent.futures
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from curator.engine._dispatcher import MAX_IN_FLIGHT, Counts
 from curator.engine._executor import ScoringRequest, ScoringResult
-from curator.engine._hosted_scorer import ScoringPlan, Shard
+from curator.engine._hosted_scorer import Logits, ScoringPlan, Shard
+from curator.engine._ray_pairs import RayPairs
 from curator.engine._ray_process import RayProcess
 from curator.engine._reference_cache import Cached, ReferenceCache
 from curator.engine._scoring_worker import outputs_of
@@ -99,6 +100,8 @@ class RayExecutor:
         self._threads.shutdown(wait=True)
 
     def _run(self, request: ScoringRequest) -> ScoringResult:
+        if request.in_place and self._plan.ray.joint_shards and self._table is None:
+            return self._run_in_place(request)
         ids = request.ids
         wanted = outputs_of("reference", request.needs)
         features: dict[str, Feature] = {}
@@ -121,6 +124,36 @@ class RayExecutor:
         known = self._cache.complete(cached, ids, lacking)
         features |= {f"reference.{name}": value for name, value in known.items()}
         return result
+
+    def _run_in_place(self, request: ScoringRequest) -> ScoringResult:
+        """Scores with embeddings that stay where they are made, one shard a scorer.
+
+        What the reference said before is not looked up: it would have to travel.
+        """
+        ids, plan = request.ids, self._plan
+        num_shards = min(plan.ray.min_scorers, len(ids))
+        needs = frozenset(
+            need
+            for need in request.needs
+            if need.startswith(("learner.", "reference."))
+        )
+        parts = np.array_split(ids, num_shards)
+        shards = [self._shard(part, needs) for part in parts]
+        snapshot = None if request.snapshot is None else str(request.snapshot)
+        account = _Account(self._process)
+
+        def hold(name: str) -> Logits:
+            answers, counts = self._process.call("hold", plan, name, shards, snapshot)
+            account.add(answers, counts)
+            return answers[0][0]
+
+        def ask(
+            name: str, method: str, arguments: Sequence[Sequence[object]]
+        ) -> list[Any] | None:
+            return self._process.call("pair", plan, name, method, arguments)
+
+        pairs = RayPairs(plan.session, [len(part) for part in parts], hold, ask)
+        return dataclasses.replace(account.result({}), pairs=pairs)
 
     def _shards(
         self, request: ScoringRequest, cached: Cached
@@ -163,19 +196,41 @@ class RayExecutor:
     ) -> tuple[list[Features], ScoringResult]:
         """Returns the scorers' answers, and the account of them for ``features``."""
         snapshot = None if request.snapshot is None else str(request.snapshot)
-        num_restarts = self._process.num_restarts
-        answers, counts = cast(
-            "tuple[list[tuple[Features, float, dict[str, int]]], Counts]",
-            self._process.call("score", self._plan, shards, snapshot),
+        account = _Account(self._process)
+        answers, counts = self._process.call("score", self._plan, shards, snapshot)
+        account.add(answers, counts)
+        return [answer for answer, _, _ in answers], account.result(features)
+
+
+class _Account:
+    """What a request has cost."""
+
+    def __init__(self, process: RayProcess) -> None:
+        self._process = process
+        self._num_restarts = process.num_restarts
+        self._seconds = 0.0
+        self._num_scored = collections.Counter[str]()
+        self._events = collections.Counter[str]()
+
+    def add(
+        self, answers: Sequence[tuple[object, float, dict[str, int]]], counts: Counts
+    ) -> None:
+        """Adds scorers' answers, and what happened on the way."""
+        for _, seconds, num_scored in answers:
+            self._seconds += seconds
+            self._num_scored.update(num_scored)
+        self._events.update(dataclasses.asdict(counts))
+
+    def result(self, features: Features) -> ScoringResult:
+        """Returns features with the account so far."""
+        num_restarts = self._process.num_restarts - self._num_restarts
+        events = {name: float(count) for name, count in self._events.items()}
+        return ScoringResult(
+            features,
+            self._seconds,
+            dict(self._num_scored),
+            {**events, "num_ray_restarts": float(num_restarts)},
         )
-        num_scored = collections.Counter[str]()
-        for _, _, scored in answers:
-            num_scored.update(scored)
-        events = {name: float(n) for name, n in dataclasses.asdict(counts).items()}
-        events["num_ray_restarts"] = float(self._process.num_restarts - num_restarts)
-        seconds = sum(spent for _, spent, _ in answers)
-        result = ScoringResult(features, seconds, dict(num_scored), events)
-        return [answer for answer, _, _ in answers], result
 
 
 def _gathered(

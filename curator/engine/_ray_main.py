@@ -16,7 +16,7 @@ import threading
 from curator.engine._ray_process import Manager
 from curator.errors import CuratorError
 
-_METHODS = ("num_ready", "open", "score", "stop")
+_METHODS = ("hold", "num_ready", "open", "pair", "score", "stop")
 
 
 def main() -> int:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -30,7 +31,11 @@ _MAX_NAMED = 5
 
 
 class ScoreTable:
-    """A Parquet file with a row per example: ``example_id``, and outputs beside it.
+    """Parquet with a row per example: ``example_id``, and outputs beside it.
+
+    One file, or a folder of them with the same columns, such as ``curator score``
+    writes. Those say how many examples they are of, so that a folder of which some are
+    missing is told from a whole one.
 
     Each other column is one output, under its own name: numbers, or fixed-size lists of
     numbers. Embeddings are the columns ``queries`` and ``targets`` (normalised here),
@@ -39,33 +44,29 @@ class ScoreTable:
     the irreducible-loss table of RHO-LOSS (Mindermann et al. 2022, arXiv 2206.07137).
 
     The table is held in memory: 8 bytes for an id and 4 for each number.
+
+    Attributes:
+        MANIFEST_KEY: Under this key a file's metadata says, as JSON, of what it is a
+            part; the same text in all parts.
     """
 
+    MANIFEST_KEY: ClassVar[bytes] = b"curator.scores"
+
     def __init__(self, path: str | Path) -> None:
-        """Reads the file.
+        """Reads the file or the folder.
 
         Raises:
-            ConfigError: It is no Parquet file, lacks a column, has a column of another
-                type, or an id twice.
+            ConfigError: It is no Parquet, lacks a column, has a column of another type,
+                or an id twice; or its files do not make a whole.
             StorageError: It cannot be read.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+        path = Path(path)
         self._where = f"table {str(path)!r}"
-        try:
-            with Path(path).open("rb") as file:
-                digest = hashlib.file_digest(
-                    file, lambda: hashlib.blake2b(digest_size=16)
-                )
-                table = pq.ParquetFile(file).read()
-        except OSError as error:
-            msg = f"{self._where} cannot be read: {error.strerror or error}"
-            raise StorageError(msg) from error
-        except pa.ArrowException as error:
-            msg = f"{self._where} is not a whole Parquet file: {error}"
-            raise ConfigError(msg) from error
-        self._fingerprint = digest.hexdigest()
+        table, self._fingerprint = (
+            self._read_folder(path)
+            if path.is_dir()
+            else self._read_file(path, self._where)
+        )
         ids = self._read_ids(table)
         order = np.argsort(ids, kind="stable")
         self._ids: Int64[np.ndarray, " N"] = ids[order]
@@ -91,7 +92,7 @@ class ScoreTable:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the file."""
+        """Digest of the file or the files."""
         return self._fingerprint
 
     @property
@@ -124,6 +125,75 @@ class ScoreTable:
             name: _rows_of(self._features[name], rows, present)
             for name in sorted(outputs)
         }
+
+    def _read_file(self, path: Path, where: str) -> tuple[pa.Table, str]:
+        """Returns a file's rows and its digest."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(
+                    file, lambda: hashlib.blake2b(digest_size=16)
+                )
+                return pq.ParquetFile(file).read(), digest.hexdigest()
+        except OSError as error:
+            msg = f"{where} cannot be read: {error.strerror or error}"
+            raise StorageError(msg) from error
+        except pa.ArrowException as error:
+            msg = f"{where} is not a whole Parquet file: {error}"
+            raise ConfigError(msg) from error
+
+    def _read_folder(self, folder: Path) -> tuple[pa.Table, str]:
+        """Returns the rows of all files, and the digest of them together."""
+        import pyarrow as pa
+
+        names = sorted(
+            path.name
+            for path in folder.glob("*.parquet")
+            if not path.name.startswith((".", "_"))
+        )
+        if not names:
+            msg = f"{self._where}: no files that end in .parquet in this folder"
+            raise ConfigError(msg)
+        tables: list[pa.Table] = []
+        digest = hashlib.blake2b(digest_size=16)
+        for name in names:
+            table, fingerprint = self._read_file(
+                folder / name, f"{self._where}: {name!r}"
+            )
+            tables.append(table)
+            digest.update(bytes.fromhex(fingerprint))
+        for name, table in zip(names, tables, strict=True):
+            if not table.schema.equals(tables[0].schema):
+                msg = (
+                    f"{self._where}: {name!r} has the columns {_described(table)}, and "
+                    f"{names[0]!r} has {_described(tables[0])}; expected the same"
+                )
+                raise ConfigError(msg)
+        self._check_whole(tables)
+        return pa.concat_tables(tables), digest.hexdigest()
+
+    def _check_whole(self, tables: Sequence[pa.Table]) -> None:
+        """Checks that files are of one run of ``curator score``, and all of it."""
+        found = {_metadata(table).get(self.MANIFEST_KEY) for table in tables}
+        if len(found) > 1:
+            msg = (
+                f"{self._where} has files of different runs of scoring; expected those "
+                "of one: take the others out"
+            )
+            raise ConfigError(msg)
+        (manifest,) = found
+        if manifest is None:
+            return
+        expected = json.loads(manifest)["num_examples"]
+        num_rows = sum(len(table) for table in tables)
+        if num_rows != expected:
+            msg = (
+                f"{self._where} has scores of {num_rows} of {expected} examples: it is "
+                "not finished. Run the same 'curator score' again, which continues"
+            )
+            raise ConfigError(msg)
 
     def _read_ids(self, table: pa.Table) -> Int64[np.ndarray, " N"]:
         import pyarrow as pa
@@ -213,6 +283,14 @@ class ScoreTable:
             )
             raise ConfigError(msg)
         return found[0]
+
+
+def _metadata(table: pa.Table) -> dict[bytes, bytes]:
+    return table.schema.metadata or {}
+
+
+def _described(table: pa.Table) -> str:
+    return ", ".join(f"{field.name} ({field.type})" for field in table.schema)
 
 
 def _rows_of(

@@ -7,7 +7,6 @@ import pytest
 def ray_cluster():
     """A head without room for scorers, and a node with some."""
     from ray.cluster_utils import Cluster
-
     from ray_worlds import NODE
 
     cluster = Cluster(

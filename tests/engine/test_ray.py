@@ -4,13 +4,17 @@ import socket
 import numpy as np
 import pyarrow as pa
 import pytest
-
 import ray_worlds
 import towers
 import worlds
-from curator.errors import ScoringError
-from curator.pools import MemoryPool
 from ray_worlds import SESSION, config, kill, obeyed, order, scorers, served
+
+from curator.engine import Registry
+from curator.engine._executor import ScoringRequest
+from curator.errors import ScoringError
+from curator.policies import Joint
+from curator.pools import MemoryPool
+from curator.rng import Noise
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
@@ -189,7 +193,9 @@ def test_late_scorers_are_replaced_by_a_uniform_draw_that_says_so(
     assert [batch.late for batch in batches] == [True, True]
 
 
-def test_scorers_may_start_after_the_service(tmp_path, two_scorers, arrow_file, ray_cluster):
+def test_scorers_may_start_after_the_service(
+    tmp_path, two_scorers, arrow_file, ray_cluster
+):
     here, _ = run(config(tmp_path, "local"), arrow_file, 4)
     ray = {**two_scorers, "resources": {"late": 0.5}}
     nodes = []
@@ -214,7 +220,9 @@ def test_a_node_that_dies_and_one_that_comes_change_nothing(
 
     def between(step, _):
         if step == 3:
-            nodes.append(ray_cluster.add_node(**ray_worlds.NODE, resources={"spare": 1}))
+            nodes.append(
+                ray_cluster.add_node(**ray_worlds.NODE, resources={"spare": 1})
+            )
             node = nodes[0]
             for process in node.all_processes["raylet"]:
                 kill(process.process.pid)
@@ -248,3 +256,44 @@ def test_a_head_that_dies_and_comes_back_changes_nothing(tmp_path, arrow_file):
     worlds.assert_same_batches(here, there)
     assert cost["num_ray_restarts"] >= 1
     clusters[-1].shutdown()
+
+
+def test_pairs_that_stay_with_the_scorers_give_the_same_batches(
+    tmp_path, two_scorers, arrow_file
+):
+    here, _ = run(config(tmp_path, "local"), arrow_file)
+    ray = {**two_scorers, "joint_shards": True}
+    there, _ = run(config(tmp_path, "ray", ray=ray), arrow_file)
+    worlds.assert_same_batches(here, there)
+
+
+def test_pairs_that_are_lost_in_the_middle_of_a_choice_are_made_again(
+    tmp_path, two_scorers, pairs
+):
+    ray = {**two_scorers, "joint_shards": True}
+    registry = Registry(config(tmp_path, "ray", ray=ray), {"pairs": MemoryPool(pairs)})
+    try:
+        executor = registry.open("s")._executor
+        request = ScoringRequest(
+            np.arange(60), frozenset({"reference.embeddings"}), None, in_place=True
+        )
+        pairs_ = executor.submit(request).result().pairs
+        plain = executor.submit(dataclasses.replace(request, in_place=False)).result()
+        policy, noise = Joint(score="easy_reference", num_chunks=4), Noise(0, 0)
+        add, killed = pairs_.add, []
+
+        def add_and_kill(rows):
+            answer = add(rows)
+            if not killed:
+                killed.append(scorers(tmp_path)[0])
+                kill(killed[0])
+            return answer
+
+        pairs_.add = add_and_kill
+        ids = request.ids
+        chosen = policy.select(ids, {"reference.embeddings": pairs_}, 8, noise)
+        expected = policy.select(ids, plain.features, 8, noise)
+        assert killed
+        assert chosen.indices.tolist() == expected.indices.tolist()
+    finally:
+        registry.close()

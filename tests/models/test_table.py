@@ -170,6 +170,93 @@ def test_the_fingerprint_is_that_of_the_file(tmp_path: Path) -> None:
     assert len(first.fingerprint) == 32
 
 
+# --- a folder of files ---
+
+
+def part(folder: Path, name: str, *, manifest: str | None = None, **columns: Any):
+    metadata = None if manifest is None else {ScoreTable.MANIFEST_KEY: manifest}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    pq.write_table(table, folder / name)
+
+
+def test_a_folder_is_the_table_of_its_files(tmp_path: Path) -> None:
+    part(tmp_path, "b.parquet", example_id=[3, 0], loss=[0.3, 0.0])
+    part(tmp_path, "a.parquet", example_id=[5], loss=[0.5])
+    part(tmp_path, "_hidden.parquet", example_id=[9], loss=[0.9])
+    (tmp_path / ".a.parquet.part").write_bytes(b"cut short")
+    (tmp_path / "_SUCCESS").touch()
+
+    found = losses_of(ScoreTable(tmp_path), ints(0, 3, 5, 9))
+
+    np.testing.assert_array_equal(found, np.array([0, 0.3, 0.5, np.nan], np.float32))
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_its_files(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", example_id=[0], loss=[0.0])
+    one = ScoreTable(tmp_path).fingerprint
+    part(tmp_path, "b.parquet", example_id=[1], loss=[1.0])
+    two = ScoreTable(tmp_path).fingerprint
+    part(tmp_path, "b.parquet", example_id=[1], loss=[2.0])
+    changed = ScoreTable(tmp_path).fingerprint
+    part(tmp_path, "b.parquet", example_id=[1], loss=[1.0])
+
+    assert len({one, two, changed}) == 3
+    assert ScoreTable(tmp_path).fingerprint == two
+
+
+def test_an_id_in_two_files_is_told(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", example_id=[0, 1], loss=[0.0, 1.0])
+    part(tmp_path, "b.parquet", example_id=[1, 2], loss=[1.0, 2.0])
+
+    with pytest.raises(ConfigError, match=r"1 ids are in 'example_id' more than once"):
+        ScoreTable(tmp_path)
+
+
+def test_files_of_other_columns_are_told(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", example_id=[0], loss=[0.0])
+    part(tmp_path, "b.parquet", example_id=[1], entropy=[0.0])
+
+    message = (
+        r"'b\.parquet' has the columns example_id \(int64\), entropy \(double\), and "
+        r"'a\.parquet' has example_id \(int64\), loss \(double\); expected the same"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ScoreTable(tmp_path)
+
+
+def test_a_damaged_file_of_a_folder_is_named(tmp_path: Path) -> None:
+    part(tmp_path, "a.parquet", example_id=[0], loss=[0.0])
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+
+    with pytest.raises(ConfigError, match=r"'b\.parquet' is not a whole Parquet file"):
+        ScoreTable(tmp_path)
+
+
+def test_a_folder_that_lacks_files_is_told(tmp_path: Path) -> None:
+    whole = '{"num_examples": 3}'
+    part(tmp_path, "a.parquet", manifest=whole, example_id=[0, 1], loss=[0.0, 1.0])
+
+    with pytest.raises(ConfigError, match=r"2 of 3 examples: it is not finished\. Run"):
+        ScoreTable(tmp_path)
+
+    part(tmp_path, "b.parquet", manifest=whole, example_id=[2], loss=[2.0])
+    assert ScoreTable(tmp_path).num_missing(3) == 0
+
+
+def test_files_of_two_runs_are_told(tmp_path: Path) -> None:
+    for name, manifest in (("a", '{"num_examples": 1}'), ("b", None)):
+        part(
+            tmp_path,
+            f"{name}.parquet",
+            manifest=manifest,
+            example_id=[ord(name)],
+            loss=[0.0],
+        )
+
+    with pytest.raises(ConfigError, match=r"files of different runs of scoring"):
+        ScoreTable(tmp_path)
+
+
 # --- what is refused ---
 
 
@@ -243,7 +330,7 @@ def test_a_file_that_is_no_parquet_is_told(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"absent' cannot be read: No such file"):
         ScoreTable(tmp_path / "absent")
-    with pytest.raises(StorageError, match=r"cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"no files that end in \.parquet in this fo"):
         ScoreTable(tmp_path)
 
 

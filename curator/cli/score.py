@@ -1,0 +1,204 @@
+"""``curator score``: scores a pool once, to Parquet files."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from curator.config import load_config
+
+if TYPE_CHECKING:
+    from curator.offline import Progress, ScoreEstimate, ScoreJob, ScoreReport
+
+__all__ = ["add_arguments", "score"]
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+# How often progress is shown.
+_TERMINAL_SECONDS, _LOG_SECONDS = 0.2, 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command."""
+    parser.add_argument("config", metavar="CONFIG.toml", help="has pool and model")
+    parser.add_argument("--pool", required=True, metavar="NAME", help="what is scored")
+    parser.add_argument("--model", required=True, metavar="NAME", help="by which model")
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="where the scores go"
+    )
+    parser.add_argument(
+        "--outputs",
+        metavar="NAME,...",
+        help="what is computed; by default all that the model gives but 'projection'",
+    )
+    parser.add_argument(
+        "--limit", type=_positive, metavar="N", help="only the first N examples"
+    )
+    parser.add_argument(
+        "--shard-size", type=_positive, metavar="N", help="examples per file; 16384"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what it would cost; write nothing"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the result as one JSON object"
+    )
+
+
+def score(arguments: argparse.Namespace) -> int:
+    """Scores a pool, or says what that would cost.
+
+    SIGINT and SIGTERM let it finish the file at hand; a second one ends it at once.
+
+    Returns:
+        0 when every example is scored; 130 or 143 after SIGINT or SIGTERM, when some
+        are left.
+
+    Raises:
+        CuratorError: As for :func:`curator.offline.score`.
+    """
+    # Imported here, so that `curator --help` needs no Arrow.
+    from curator import offline
+
+    config = load_config(arguments.config)
+    job = offline.ScoreJob(
+        pool=arguments.pool,
+        model=arguments.model,
+        out=Path(arguments.out),
+        outputs=None if arguments.outputs is None else _names(arguments.outputs),
+        limit=arguments.limit,
+        shard_size=arguments.shard_size or offline.DEFAULT_SHARD_SIZE,
+    )
+    if arguments.dry_run:
+        estimate = offline.estimate(config, job)
+        _print(estimate, _estimate_text(estimate, job), as_json=arguments.json)
+        return 0
+    stops: list[int] = []
+    previous = {number: signal.getsignal(number) for number in _STOPS}
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stops.append(number)
+        for each in _STOPS:  # the next one ends the process, which costs that file
+            signal.signal(each, signal.SIG_DFL)
+        # Not print: the signal may have come while something else was printed.
+        os.write(sys.stderr.fileno(), b"\nstopping after the file at hand\n")
+
+    line = _ProgressLine(_TERMINAL_SECONDS if sys.stderr.isatty() else _LOG_SECONDS)
+    for number in _STOPS:
+        signal.signal(number, stop)
+    try:
+        report = offline.score(
+            config, job, on_progress=line.update, should_stop=lambda: bool(stops)
+        )
+    finally:
+        line.end()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    _print(report, _report_text(report, job), as_json=arguments.json)
+    return 0 if report.is_finished else 128 + stops[0]
+
+
+class _ProgressLine:
+    """One line on a terminal that is written over; a line now and then in a log."""
+
+    def __init__(self, every: float) -> None:
+        self._every = every
+        self._last = time.monotonic()
+        self._width = 0
+
+    def update(self, progress: Progress) -> None:
+        """Shows how far a job is, if it is time to."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        text = _progress_text(progress)
+        if sys.stderr.isatty():
+            print(f"\r{text.ljust(self._width)}", end="", file=sys.stderr, flush=True)
+            self._width = len(text)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._width:
+            print(f"\r{' ' * self._width}\r", end="", file=sys.stderr, flush=True)
+
+
+def _progress_text(progress: Progress) -> str:
+    done = progress.num_ready + progress.num_scored
+    return (
+        f"{done:,} of {progress.num_examples:,} examples "
+        f"({100 * done / progress.num_examples:.1f} %), {progress.rate:,.0f}/s, "
+        f"{_duration(progress.seconds_left)} left"
+    )
+
+
+def _report_text(report: ScoreReport, job: ScoreJob) -> str:
+    if report.num_ready == report.num_examples:
+        return f"all {report.num_examples:,} examples are in {job.out} already"
+    rate = report.num_scored / report.seconds if report.seconds > 0.0 else 0.0
+    scored = f"scored {report.num_scored:,} of {report.num_examples:,} examples"
+    took = f"{_duration(report.seconds)} ({rate:,.0f}/s)"
+    written = f"{report.num_bytes / 1e6:,.1f} MB written to {job.out}"
+    lines = [
+        f"{scored} of {job.pool!r} by {job.model!r} in {took}",
+        f"  {', '.join(report.outputs)}: {written}, {report.device_seconds:.1f} s busy",
+    ]
+    if report.num_ready:
+        lines.append(f"  {report.num_ready:,} were scored before")
+    lines += [
+        f"  {name} is not finite for {count:,} examples"
+        for name, count in report.not_finite.items()
+        if count
+    ]
+    if not report.is_finished:
+        left = report.num_examples - report.num_ready - report.num_scored
+        lines.append(f"  {left:,} are left: run the same command again to continue")
+    return "\n".join(lines)
+
+
+def _estimate_text(estimate: ScoreEstimate, job: ScoreJob) -> str:
+    return (
+        f"would score {estimate.num_examples:,} examples of {job.pool!r} by "
+        f"{job.model!r}: {', '.join(estimate.outputs)}\n"
+        f"  about {estimate.num_bytes / 1e6:,.1f} MB in {estimate.num_shards:,} files "
+        f"in {job.out}\n"
+        f"  about {_duration(estimate.seconds)}, {estimate.device_seconds:,.1f} s of "
+        f"scoring, going by {estimate.num_tried:,} examples"
+    )
+
+
+def _print(result: ScoreReport | ScoreEstimate, text: str, *, as_json: bool) -> None:
+    print(json.dumps(dataclasses.asdict(result)) if as_json else text, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "unknown time"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _positive(text: str) -> int:
+    """Returns an integer of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        msg = f"at least 1; got {text}"
+        raise argparse.ArgumentTypeError(msg)
+    return number

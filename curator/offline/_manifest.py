@@ -1,0 +1,159 @@
+"""What the scores in a folder are of: written first, and compared when it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Int64
+
+import curator
+from curator.config import ModelSpec
+from curator.errors import ConfigError, StorageError
+from curator.offline._files import replacing
+
+__all__ = ["Manifest", "agree", "code_versions", "model_identity"]
+
+_FORMAT = 1
+# Tools that read a folder of Parquet skip names that start so.
+_NAME = "_manifest.json"
+_MAX_SHOWN = 40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """The identity of a folder of scores: equal ones lead to equal files.
+
+    Attributes:
+        pool_fingerprint: Of the pool's data.
+        model_fingerprint: Of factory, arguments, weights, dtype and columns.
+        model: What else the last bits may depend on, and what a reader wants to know:
+            the model's specification without the path of its weights, which the
+            fingerprint covers.
+        outputs: Names of what is computed, sorted.
+        num_examples: How many examples are scored: ids 0 to ``num_examples - 1``.
+        shard_size: Examples per file.
+        versions: Of the code that scores, by package.
+        format: Of the files.
+    """
+
+    pool_fingerprint: str
+    model_fingerprint: str
+    model: Mapping[str, object]
+    outputs: list[str]
+    num_examples: int
+    shard_size: int
+    versions: Mapping[str, str]
+    format: int = _FORMAT
+
+    @property
+    def num_shards(self) -> int:
+        """How many files there are when all is done."""
+        return -(-self.num_examples // self.shard_size)
+
+    def size(self, shard: int) -> int:
+        """Returns how many examples one file has."""
+        return min(self.shard_size, self.num_examples - shard * self.shard_size)
+
+    def ids(self, shard: int) -> Int64[np.ndarray, " n"]:
+        """Returns the ids of one file."""
+        start = shard * self.shard_size
+        return np.arange(start, start + self.size(shard))
+
+    def to_json(self) -> str:
+        """Returns the same text for the same identity."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+def code_versions() -> dict[str, str]:
+    """Returns the versions of the code that scores."""
+    return {
+        "batch-curator": curator.__version__,
+        "torch": importlib.metadata.version("torch"),
+    }
+
+
+def model_identity(spec: ModelSpec) -> dict[str, object]:
+    """Returns what a manifest says of a model, of types that JSON has."""
+    table = dataclasses.asdict(spec)
+    del table["weights"], table["path"]
+    # Which of several equal devices it is does not matter.
+    table["device"] = spec.device.partition(":")[0]
+    return table
+
+
+def agree(folder: Path, manifest: Manifest) -> None:
+    """Writes a manifest to a folder, or checks that the one there is the same.
+
+    Raises:
+        ConfigError: The folder holds scores with another manifest, or other files.
+        StorageError: The folder cannot be read or written.
+    """
+    path = folder / _NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        _write(folder, manifest)
+        return
+    except OSError as error:
+        msg = f"cannot read {str(path)!r}: {error.strerror or error}"
+        raise StorageError(msg) from error
+    found = _flat(_parsed(text, path))
+    given = _flat(json.loads(manifest.to_json()))
+    changes = [
+        f"{key} was {_shown(found.get(key))}, is now {_shown(given.get(key))}"
+        for key in sorted({*found, *given})
+        if found.get(key) != given.get(key)
+    ]
+    if changes:
+        msg = (
+            f"{str(folder)!r} holds scores of another run: {'; '.join(changes)}. Put "
+            "back what it was to continue that one, or choose another folder"
+        )
+        raise ConfigError(msg)
+
+
+def _write(folder: Path, manifest: Manifest) -> None:
+    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+    if others:
+        msg = (
+            f"{str(folder)!r} is not empty and holds no scores of this command "
+            f"({', '.join(others[:3])} ...): choose another folder"
+        )
+        raise ConfigError(msg)
+    with replacing(folder / _NAME) as file:
+        file.write(manifest.to_json().encode())
+
+
+def _parsed(text: str, path: Path) -> Mapping[str, Any]:
+    try:
+        table = json.loads(text)
+    except ValueError as error:
+        msg = f"{str(path)!r} is damaged ({error}): delete the folder it is in"
+        raise StorageError(msg) from error
+    if not isinstance(table, Mapping):
+        msg = f"{str(path)!r} is damaged (no table): delete the folder it is in"
+        raise StorageError(msg)
+    return cast("Mapping[str, Any]", table)
+
+
+def _flat(table: Mapping[str, Any]) -> dict[str, object]:
+    """Returns a table of tables as one with dotted keys."""
+    flat: dict[str, object] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            inner = _flat(cast("Mapping[str, Any]", value))
+            flat |= {f"{key}.{name}": part for name, part in inner.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."

@@ -1,0 +1,196 @@
+"""Scoring a pool once: blocks of ids through an executor, shards to a folder."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int64
+
+from curator.config import Config
+from curator.engine._executor import ScoringResult
+from curator.offline._files import claimed
+from curator.offline._job import Progress, ScoreEstimate, ScoreJob, ScoreReport
+from curator.offline._manifest import Manifest, agree, code_versions, model_identity
+from curator.offline._shards import not_finite_of, shard_path, to_rows, write_shard
+from curator.offline._source import Source, open_source
+
+__all__ = ["estimate", "score"]
+
+
+def score(
+    config: Config,
+    job: ScoreJob,
+    *,
+    on_progress: Callable[[Progress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> ScoreReport:
+    """Scores what is not scored yet.
+
+    A run that was interrupted in any way continues where it was, and the files are the
+    same, byte for byte. Memory does not grow with the pool.
+
+    Args:
+        config: Has the pool and the model.
+        job: What to score.
+        on_progress: Called after every block of examples.
+        should_stop: Asked after every shard whether to leave the rest for another run.
+
+    Raises:
+        ConfigError: The job does not fit the configuration, or the folder holds scores
+            of something else.
+        PoolError: The pool cannot be read.
+        ScoringError: The model failed.
+        SnapshotError: The weights do not fit the model.
+        StorageError: The folder cannot be read or written, or another process writes
+            to it.
+        MissingDependencyError: Torch is not installed.
+    """
+    with open_source(config, job) as source:
+        manifest = Manifest(
+            pool_fingerprint=source.pool.fingerprint,
+            model_fingerprint=source.fingerprint,
+            model=model_identity(source.model),
+            outputs=source.outputs,
+            num_examples=_num_examples(source, job),
+            shard_size=job.shard_size,
+            versions=code_versions(),
+        )
+        with claimed(job.out):
+            agree(job.out, manifest)
+            return _fill(
+                source,
+                job,
+                manifest,
+                on_progress or (lambda _: None),
+                should_stop or (lambda: False),
+            )
+
+
+def estimate(config: Config, job: ScoreJob) -> ScoreEstimate:
+    """Returns what a whole run would cost; writes nothing.
+
+    A few blocks are scored, after one that warms up.
+
+    Raises:
+        CuratorError: As for :func:`score`, but for the folder.
+    """
+    with open_source(config, job) as source:
+        num_examples = _num_examples(source, job)
+        size = min(source.block_size, job.shard_size, num_examples)
+        ids = np.arange(size)
+        features = source.submit(ids).result().features
+        rows, _ = to_rows(ids, features, source.outputs)
+        started = time.perf_counter()
+        futures = [
+            # Other examples than before, as far as there are others.
+            source.submit((ids + i * size) % num_examples)
+            for i in range(1, source.num_in_flight + 1)
+        ]
+        results = [future.result() for future in futures]
+        scale = num_examples / (size * len(results))
+        return ScoreEstimate(
+            num_examples=num_examples,
+            num_shards=-(-num_examples // job.shard_size),
+            num_bytes=round(rows.nbytes * num_examples / size),
+            outputs=source.outputs,
+            num_tried=size * (1 + len(results)),
+            seconds=(time.perf_counter() - started) * scale,
+            device_seconds=sum(result.seconds for result in results) * scale,
+        )
+
+
+def _num_examples(source: Source, job: ScoreJob) -> int:
+    return min(job.limit or source.pool.num_examples, source.pool.num_examples)
+
+
+def _fill(
+    source: Source,
+    job: ScoreJob,
+    manifest: Manifest,
+    on_progress: Callable[[Progress], None],
+    should_stop: Callable[[], bool],
+) -> ScoreReport:
+    """Writes the shards that are missing."""
+    missing, not_finite = _existing(job.out, manifest)
+    num_ready = manifest.num_examples - sum(map(manifest.size, missing))
+    num_scored = num_bytes = 0
+    device_seconds = 0.0
+    started = time.perf_counter()
+    size = source.block_size
+    every = (ids for shard in missing for ids in _blocks(manifest.ids(shard), size))
+    results = _scored(source, every)
+    for shard in missing:
+        blocks: list[pa.RecordBatch] = []
+        in_shard = collections.Counter[str]()
+        ids_of_shard = manifest.ids(shard)
+        for ids, result in zip(_blocks(ids_of_shard, size), results, strict=False):
+            rows, counts = to_rows(ids, result.features, manifest.outputs)
+            blocks.append(rows)
+            in_shard.update(counts)
+            device_seconds += result.seconds
+            on_progress(
+                Progress(
+                    num_examples=manifest.num_examples,
+                    num_ready=num_ready,
+                    num_scored=num_scored + int(ids[-1] - ids_of_shard[0]) + 1,
+                    seconds=time.perf_counter() - started,
+                )
+            )
+        num_bytes += write_shard(shard_path(job.out, shard), blocks, manifest, in_shard)
+        num_scored += len(ids_of_shard)
+        not_finite.update(in_shard)
+        if should_stop():
+            break
+    return ScoreReport(
+        num_examples=manifest.num_examples,
+        num_ready=num_ready,
+        num_scored=num_scored,
+        num_shards=manifest.num_shards,
+        num_bytes=num_bytes,
+        outputs=manifest.outputs,
+        not_finite={name: not_finite[name] for name in manifest.outputs},
+        seconds=time.perf_counter() - started,
+        device_seconds=device_seconds,
+        is_finished=num_ready + num_scored == manifest.num_examples,
+    )
+
+
+def _existing(
+    folder: Path, manifest: Manifest
+) -> tuple[list[int], collections.Counter[str]]:
+    """Returns the shards that are missing, and what the others have counted."""
+    missing: list[int] = []
+    not_finite = collections.Counter[str]()
+    for shard in range(manifest.num_shards):
+        counted = not_finite_of(shard_path(folder, shard))
+        if counted is None:
+            missing.append(shard)
+        else:
+            not_finite.update(counted)
+    return missing, not_finite
+
+
+def _blocks(
+    ids: Int64[np.ndarray, " n"], size: int
+) -> Iterator[Int64[np.ndarray, " b"]]:
+    """Yields ids in blocks, in order."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+def _scored(
+    source: Source, blocks: Iterable[Int64[np.ndarray, " b"]]
+) -> Iterator[ScoringResult]:
+    """Yields what is computed of blocks, in order; a few are always under way."""
+    pending = collections.deque[Future[ScoringResult]]()
+    for ids in blocks:
+        pending.append(source.submit(ids))
+        if len(pending) > source.num_in_flight:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

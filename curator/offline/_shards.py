@@ -1,0 +1,123 @@
+"""Features as columns, and columns as Parquet files.
+
+Shapes: ``n`` examples of a block.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int64
+
+from curator.errors import StorageError
+from curator.models import ScoreTable
+from curator.offline._files import replacing
+from curator.offline._manifest import Manifest
+from curator.types import Feature, Features, PairEmbeddings
+
+__all__ = ["not_finite_of", "shard_path", "to_rows", "write_shard"]
+
+_NOT_FINITE = b"curator.not_finite"
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Returns where the file of a shard lies."""
+    return folder / f"part-{shard:05d}.parquet"
+
+
+def to_rows(
+    ids: Int64[np.ndarray, " n"], features: Features, outputs: Sequence[str]
+) -> tuple[pa.RecordBatch, dict[str, int]]:
+    """Returns features as columns, and how many examples each is not finite for.
+
+    Args:
+        ids: Of the examples.
+        features: What was computed of them, under ``reference.OUTPUT``.
+        outputs: Names of the outputs.
+    """
+    columns: dict[str, pa.Array] = {"example_id": pa.array(ids)}
+    not_finite: dict[str, int] = {}
+    for name in outputs:
+        feature = features[f"reference.{name}"]
+        columns |= _columns(name, feature, len(ids))
+        not_finite[name] = len(ids) - _num_finite(feature)
+    return pa.record_batch(columns), not_finite
+
+
+def write_shard(
+    path: Path,
+    blocks: Sequence[pa.RecordBatch],
+    manifest: Manifest,
+    not_finite: Mapping[str, int],
+) -> int:
+    """Writes the file of a shard, whole or not at all; returns its bytes.
+
+    Raises:
+        StorageError: The disk is full or fails.
+    """
+    metadata = {
+        ScoreTable.MANIFEST_KEY: manifest.to_json(),
+        _NOT_FINITE: json.dumps(not_finite, sort_keys=True),
+    }
+    table = pa.Table.from_batches(blocks).replace_schema_metadata(metadata)
+    with replacing(path) as file:
+        # Dictionaries do not suit numbers that hardly ever repeat, but for constants.
+        constants = [name for name in table.column_names if name.startswith("logit_")]
+        pq.write_table(table, file, compression="zstd", use_dictionary=constants)
+        return file.tell()
+
+
+def not_finite_of(path: Path) -> dict[str, int] | None:
+    """Returns what was counted when a shard was written; None where there is none.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            metadata: dict[bytes, bytes] = pq.read_schema(file).metadata or {}
+            return json.loads(metadata[_NOT_FINITE])
+    except FileNotFoundError:
+        return None
+    except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        msg = f"{str(path)!r} is damaged ({error}): delete it and run the command again"
+        raise StorageError(msg) from error
+
+
+def _columns(name: str, feature: Feature, num_rows: int) -> dict[str, pa.Array]:
+    if not isinstance(feature, PairEmbeddings):
+        return {name: _column(feature)}
+    columns = {
+        "queries": _column(feature.queries),
+        "targets": _column(feature.targets),
+        "logit_scale": _column(np.full(num_rows, feature.logit_scale, np.float32)),
+    }
+    if feature.logit_bias is not None:
+        bias = np.full(num_rows, feature.logit_bias, np.float32)
+        columns["logit_bias"] = _column(bias)
+    return columns
+
+
+def _column(values: Float32[np.ndarray, "n *width"]) -> pa.Array:
+    """Returns numbers, or lists of one length."""
+    flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+    if values.ndim == 1:
+        return flat
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _num_finite(feature: Feature) -> int:
+    sides = (
+        [feature.queries, feature.targets]
+        if isinstance(feature, PairEmbeddings)
+        else [feature]
+    )
+    finite = np.ones(len(sides[0]), np.bool_)
+    for values in sides:
+        finite &= np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return int(finite.sum())

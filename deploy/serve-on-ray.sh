@@ -1,0 +1,20 @@
+#!/bin/sh
+# Serves CONFIG.toml on a node of the Ray cluster at RAY_ADDRESS (HOST:PORT of its head):
+#
+#   serve-on-ray.sh CONFIG.toml
+#
+# A Ray driver, which the service is, needs a node on its machine, and has to see the
+# node's processes. This one offers no CPU and no GPU, so nothing runs on it. When the
+# cluster goes away it ends, and is started again until there is a cluster to join; the
+# service itself goes on. For containers: what is left running ends with them.
+set -eu
+: "${RAY_ADDRESS:?HOST:PORT of the head of a Ray cluster}"
+
+stay_joined() {
+    while :; do
+        ray start --address="$RAY_ADDRESS" --num-cpus=0 --num-gpus=0 --block || sleep 2
+    done
+}
+
+stay_joined >&2 &
+exec python "$(dirname "$0")/workers/serve.py" "$@"

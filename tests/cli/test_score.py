@@ -1,0 +1,256 @@
+"""The command: what it prints, its exit status, and what a signal or a kill leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from scored import NUM_EXAMPLES, contents, job, shards, write_config
+
+from curator.cli.__main__ import main
+from curator.cli.score import _duration, _ProgressLine
+from curator.config import load_config
+from curator.models import ScoreTable
+from curator.offline import Progress, score
+
+NUM_FORWARDS = 4  # of a shard of 64, in micro-batches of 16
+
+
+def call(config: Path, *options: str, model: str = "classes") -> list[str]:
+    return [
+        *("score", str(config), "--pool", "p", "--model", model),
+        *("--out", str(config.parent / "out"), "--shard-size", "64", *options),
+    ]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+# --- what it prints ---
+
+
+def test_scores_are_written_and_summed_up(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(call(config, "--outputs", "loss, entropy")) == 0
+
+    out = capsys.readouterr().out
+    assert out.startswith("scored 250 of 250 examples of 'p' by 'classes' in ")
+    assert "entropy, loss: 0.0 MB written to " in out
+    assert "loss is not finite for 3 examples" in out
+    assert ScoreTable(config.parent / "out").outputs == {"entropy", "loss"}
+
+    assert main(call(config, "--outputs", "entropy,loss")) == 0
+    assert capsys.readouterr().out.startswith("all 250 examples are in ")
+
+
+def test_json_is_one_object(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(call(config, "--json", "--limit", "70")) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert (found["num_scored"], found["is_finished"]) == (70, True)
+    assert found["not_finite"] == {"entropy": 1, "grad_norm": 1, "loss": 1}
+
+
+def test_a_dry_run_says_the_cost_and_writes_nothing(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(call(config, "--dry-run")) == 0
+    text = capsys.readouterr().out
+    assert main(call(config, "--dry-run", "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert text.startswith("would score 250 examples of 'p' by 'classes': entropy, gr")
+    assert "about 0.0 MB in 4 files in " in text
+    assert found["num_bytes"] == NUM_EXAMPLES * 20
+    assert not (config.parent / "out").exists()
+
+
+def test_what_is_wrong_is_one_line_on_stderr(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(call(config, "--outputs", "los")) == 1
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("curator: outputs: model 'classes' gives no 'los'")
+    assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--limit", "0"], "--limit: at least 1; got 0"),
+        (["--limit", "all"], "--limit: invalid"),
+        (["--shard-size", "-5"], "--shard-size: at least 1"),
+        (["--columns", "x"], "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_call_exits_with_2(
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(call(config, *options))
+
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def progress(num_scored: int) -> Progress:
+    return Progress(
+        num_examples=4000, num_ready=1000, num_scored=num_scored, seconds=2.0
+    )
+
+
+def test_a_terminal_shows_one_line_of_progress(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+
+    line = _ProgressLine(0.0)
+    line.update(progress(1000))
+    line.update(progress(3000))
+    line.end()
+
+    first, second, cleared, end = terminal.getvalue().split("\r")[1:]
+    assert first == "2,000 of 4,000 examples (50.0 %), 500/s, 4.0 s left"
+    assert second == "4,000 of 4,000 examples (100.0 %), 1,500/s, 0.0 s left"
+    assert cleared.strip() == end == ""
+    assert len(cleared) == len(second)
+
+
+@pytest.mark.parametrize(
+    ("every", "text"),
+    [
+        (0.0, "1,000 of 4,000 examples (25.0 %), 0/s, unknown time left\n"),
+        (1e9, ""),
+    ],
+)
+def test_a_log_gets_lines_now_and_then(
+    capsys: pytest.CaptureFixture[str], every: float, text: str
+) -> None:
+    line = _ProgressLine(every)
+    line.update(progress(0))
+    line.end()
+
+    assert capsys.readouterr().err == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (61.0, "1 min 01 s"),
+        (3599.9, "1 h 00 min"),
+        (100_000.0, "27 h 46 min"),
+    ],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert _duration(seconds) == text
+
+
+# --- signals and kills, of a process whose model waits for a line each time ---
+
+
+@contextlib.contextmanager
+def gated(config: Path) -> Generator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "curator.cli.__main__"]
+    with subprocess.Popen(
+        [*command, *call(config, model="gated")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def let(process: subprocess.Popen[str], num_forwards: int) -> None:
+    """Lets the model be called a number of times, and waits for the next call."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "forward\n"
+    for _ in range(num_forwards):
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "forward\n"
+
+
+@pytest.mark.slow
+def test_after_kills_the_files_are_those_of_a_whole_run(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = config.parent / "out"
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # the gate is open
+    whole = config.parent / "whole"
+    score(load_config(config), job(whole, model="gated"))
+
+    # Inside of the first shard; and when the fourth is begun, which is after the first
+    # has been written and while others are: two are scored ahead.
+    for num_forwards in (2, 3 * NUM_FORWARDS):
+        with gated(config) as process:
+            let(process, num_forwards)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait(timeout=60) == -signal.SIGKILL
+        for name in shards(out):
+            assert (out / name).read_bytes() == (whole / name).read_bytes()
+    num_ready = len(shards(out))
+    report = score(load_config(config), job(out, model="gated"))
+
+    assert 1 <= num_ready <= 3
+    assert report.num_ready == 64 * num_ready
+    assert contents(out) == contents(whole)
+
+
+@pytest.mark.slow
+def test_a_signal_lets_it_finish_its_file(config: Path) -> None:
+    with gated(config) as process:
+        let(process, 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline() == "stopping after the file at hand\n"
+        assert shards(config.parent / "out") == []
+
+        out, errors = process.communicate("\n" * 100, timeout=60)
+
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert out.endswith("  186 are left: run the same command again to continue\n")
+    assert shards(config.parent / "out") == ["part-00000.parquet"]
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_it_at_once(config: Path) -> None:
+    with gated(config) as process:
+        let(process, 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline() == "stopping after the file at hand\n"
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(timeout=60) == -signal.SIGTERM
+
+    assert shards(config.parent / "out") == []
