@@ -6,13 +6,22 @@ Shapes: ``B`` is the super-batch size, ``K`` the batch size, ``D`` the embedding
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
-__all__ = ["Feature", "Features", "PairEmbeddings", "Selection", "SuperBatch"]
+__all__ = [
+    "Feature",
+    "Features",
+    "JointFeatures",
+    "PairEmbeddings",
+    "PairRows",
+    "Selection",
+    "ShardedPairs",
+    "SuperBatch",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,6 +60,65 @@ class PairEmbeddings:
     logit_bias: float | None = None
 
 
+PairRows: TypeAlias = Float32[np.ndarray, "2 _ _"]
+"""Queries and targets of m examples, rows of length one, from one model of any width:
+shape (2, m, D)."""
+
+
+@runtime_checkable
+class ShardedPairs(Protocol):
+    """Pair embeddings of a super-batch that stay where they were made, in shards.
+
+    It is the feature of every model that it holds, in the place of
+    :class:`PairEmbeddings`. The joint policy asks it for what little has to travel:
+    scores of the candidates, the embeddings of those it drew. Every call goes to all
+    shards, which may answer at the same time, and returns when all have answered.
+
+    Constraints:
+        * a policy starts before it takes and adds, and may start again at any time;
+        * lists are by shard; positions are rows of that shard, which are in order of
+          id. With the shards of :func:`curator.scores.shard_rows` and equal processors
+          the scores are those of one device to the last bit; else they differ by
+          rounding.
+    """
+
+    @property
+    def rows(self) -> Sequence[Int64[np.ndarray, " _"]]:
+        """Which candidates each shard holds, by position in the super-batch."""
+        ...
+
+    @property
+    def logits(self) -> Mapping[str, tuple[float, float | None]]:
+        """The logit scale and bias of each model, by the name of the feature."""
+        ...
+
+    def start(
+        self,
+        loss: Literal["sigmoid", "softmax"],
+        coefficients: Mapping[str, float],
+    ) -> list[Float64[np.ndarray, " _"]]:
+        """Returns the scores of all candidates given nothing; NaN for unusable ones.
+
+        Args:
+            loss: The contrastive loss of the models.
+            coefficients: What each model's costs are multiplied by, by the name of
+                the feature.
+        """
+        ...
+
+    def take(self, chunks: Sequence[Int64[np.ndarray, " _"]]) -> list[list[PairRows]]:
+        """Returns the embeddings of candidates, by model; their scores are final."""
+        ...
+
+    def add(self, rows: Sequence[PairRows]) -> list[Float64[np.ndarray, " _"]]:
+        """Returns the scores of all candidates given these examples too.
+
+        Args:
+            rows: What :meth:`take` returned, of all shards, by model.
+        """
+        ...
+
+
 Feature: TypeAlias = "PairEmbeddings | np.ndarray"
 """One feature of a super-batch: embeddings, one value per candidate (shape B), or one
 row per candidate (shape B, D)."""
@@ -62,6 +130,9 @@ Of a model: ``learner.embeddings``, ``reference.loss``, ``learner.grad_norm`` an
 of the pool: ``pool.COLUMN``, one value per candidate; of the policy's own past:
 ``memory``, the rows it asked to remember, oldest first.
 """
+
+JointFeatures: TypeAlias = "Mapping[str, Feature | ShardedPairs]"
+"""Features of the joint policy, whose embeddings may be sharded."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

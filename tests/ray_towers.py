@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import torch
-
 import towers
 
 

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import worlds
+
 from curator import Config, ModelSpec, PoolSpec, RaySpec, ServerSpec, SessionSpec
 from curator.client import Service
 from curator.client._local import LocalTransport

@@ -57,7 +57,8 @@ class Session:
         self._epoch = self._epoch_end = -1  # of the last batch that was handed out
         self._reported: set[int] = set()  # later ones that are
         # Whether this trainer reports: then reports, not fetches, are its progress.
-        self._reports = info.spec.depends_on_reports or info.next_step > 0
+        self._depends_on_reports = info.spec.depends_on_reports
+        self._reports = self._depends_on_reports or info.next_step > 0
         self._needs_initial_snapshot = info.needs_initial_snapshot
         self._outstanding: collections.OrderedDict[int, np.ndarray] = (
             collections.OrderedDict()
@@ -195,7 +196,7 @@ class Session:
             )
             raise StepNotReportedError(msg)
         starts_epoch = step == self._epoch_end and self.info.depends_on_losses
-        if not (spec.depends_on_reports or starts_epoch):
+        if not (self._depends_on_reports or starts_epoch):
             return
         awaited = step - 1 - spec.max_ahead
         if self._unreported <= awaited:

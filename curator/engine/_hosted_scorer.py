@@ -26,7 +26,7 @@ from curator.types import Features, PairEmbeddings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["MAX_HELD", "HostedScorer", "Logits", "ScoringPlan", "Shard"]
+__all__ = ["MAX_HELD", "HostedScorer", "Logits", "ScoringPlan", "Shard", "Snapshot"]
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +76,38 @@ class Shard:
     ids: Int64[np.ndarray, " n"]
     needs: frozenset[str]
     rows: pa.RecordBatch | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Published weights of the learner.
+
+    Attributes:
+        path: Where the service has them.
+        inode: Device, inode and time of that file: it is read where it is, not copied,
+            by a scorer to which all three are the same.
+    """
+
+    path: str
+    inode: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, path: str) -> Snapshot:
+        """Returns a snapshot in a file."""
+        return cls(path, _inode(path))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the file is on this machine, and the same one."""
+        try:
+            return _inode(self.path) == self.inode
+        except OSError:
+            return False
+
+
+def _inode(path: str) -> tuple[int, int, int]:
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
 class _HandedRows:
@@ -144,36 +176,41 @@ class HostedScorer:
     def score(
         self,
         shard: Shard,
-        snapshot: str | None,
+        snapshot: Snapshot | None,
         weights: UInt8[np.ndarray, " size"] | None,
     ) -> tuple[Features, float, dict[str, int]]:
         """Returns what :meth:`ScoringWorker.score` does.
 
         Args:
             shard: What to score.
-            snapshot: Name of the learner's weights; None for the configured ones.
-            weights: The bytes of that snapshot.
+            snapshot: The learner's weights; None for the configured ones.
+            weights: Their bytes.
 
         Raises:
             CuratorError: As :meth:`ScoringWorker.score`.
         """
         rows = self._rows(shard)
-        path = None if snapshot is None else Path(self._folder.name, snapshot)
         with self._lock:
             self._handed.rows = rows
-            if path is None or weights is None or self._worker.holds(path):
-                return self._worker.score(shard.ids, shard.needs, path)
+            if snapshot is None or weights is None:
+                return self._worker.score(shard.ids, shard.needs, None)
+            copy = Path(self._folder.name, Path(snapshot.path).name)
+            for path in (Path(snapshot.path), copy):
+                if self._worker.holds(path):
+                    return self._worker.score(shard.ids, shard.needs, path)
+            if snapshot.is_here:
+                return self._worker.score(shard.ids, shard.needs, Path(snapshot.path))
             try:
-                weights.tofile(path)
-                return self._worker.score(shard.ids, shard.needs, path)
+                weights.tofile(copy)
+                return self._worker.score(shard.ids, shard.needs, copy)
             finally:
-                path.unlink(missing_ok=True)
+                copy.unlink(missing_ok=True)
 
     def hold(
         self,
         place: tuple[str, int],
         shard: Shard,
-        snapshot: str | None,
+        snapshot: Snapshot | None,
         weights: UInt8[np.ndarray, " size"] | None,
     ) -> tuple[Logits, float, dict[str, int]]:
         """Scores a shard as :meth:`score` does, and keeps the embeddings.
@@ -182,8 +219,8 @@ class HostedScorer:
             place: The super-batch, and which of its shards this is; the last few
                 super-batches are kept.
             shard: What to score; nothing but embeddings.
-            snapshot: Name of the learner's weights; None for the configured ones.
-            weights: The bytes of that snapshot.
+            snapshot: The learner's weights; None for the configured ones.
+            weights: Their bytes.
 
         Returns:
             The logit scale and bias of each model, and the account.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import functools
 import logging
 import os
@@ -11,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -30,6 +30,7 @@ from curator.engine._hosted_scorer import (
     Logits,
     ScoringPlan,
     Shard,
+    Snapshot,
 )
 from curator.errors import CuratorError, MissingDependencyError, ScoringError
 from curator.pools import Pool, open_pool
@@ -91,13 +92,13 @@ class RayScorer:
         self.reads_pool = await _answer(self._loading)
 
     async def score(
-        self, shard: Shard, snapshot: str | None, weights: object
+        self, shard: Shard, snapshot: Snapshot | None, weights: object
     ) -> Scored:
         """Returns the scores of a shard.
 
         Args:
             shard: What to score.
-            snapshot: Name of the learner's weights.
+            snapshot: The learner's weights.
             weights: The object that holds them.
         """
         return await _answer(self._actor.score.remote(shard, snapshot, weights))
@@ -106,7 +107,7 @@ class RayScorer:
         self,
         place: tuple[str, int],
         shard: Shard,
-        snapshot: str | None,
+        snapshot: Snapshot | None,
         weights: object,
     ) -> tuple[Logits, float, dict[str, int]]:
         """Scores a shard, and keeps its embeddings."""
@@ -120,7 +121,12 @@ class RayScorer:
 
     def kill(self) -> None:
         """Ends the actor."""
-        _ray.kill(self._actor, no_restart=True)
+        # A thread: for an actor that no node has room for, Ray waits and waits.
+        threading.Thread(target=self._kill, daemon=True).start()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(RayError):
+            _ray.kill(self._actor, no_restart=True)
 
 
 async def _answer(reference: Awaitable[T]) -> T:
@@ -159,32 +165,35 @@ class _Session:
             ),
         )
         self._lock = threading.Lock()
-        self._snapshots: collections.OrderedDict[str, object] = (
+        self._snapshots: collections.OrderedDict[str, tuple[Snapshot, object]] = (
             collections.OrderedDict()
         )
         self._pool: Pool | None = None
         self._holders: dict[tuple[str, int], RayScorer] = {}
 
-    def snapshot(self, file: str | None) -> tuple[str | None, object]:
-        """Returns a snapshot's name, and the object with it: one copy per node."""
-        if file is None:
+    def snapshot(self, path: str | None) -> tuple[Snapshot | None, object]:
+        """Returns a snapshot, and the object with its bytes: one copy per node."""
+        if path is None:
             return None, None
-        path = Path(file)
         with self._lock:
-            if path.name not in self._snapshots:
+            if path not in self._snapshots:
                 try:
-                    data = np.fromfile(path, np.uint8)
-                except OSError as error:
-                    msg = f"cannot read snapshot {file!r}: {error.strerror}"
+                    data = np.asarray(np.memmap(path, np.uint8, "r"))
+                    self._snapshots[path] = Snapshot.of(path), _ray.put(data)
+                except (OSError, ValueError) as error:
+                    msg = f"cannot read snapshot {path!r}: {error}"
                     raise ScoringError(msg) from error
-                self._snapshots[path.name] = _ray.put(data)
-            self._snapshots.move_to_end(path.name)
+            self._snapshots.move_to_end(path)
             while len(self._snapshots) > _NUM_SNAPSHOTS:
                 self._snapshots.popitem(last=False)
-            return path.name, self._snapshots[path.name]
+            return self._snapshots[path]
 
     async def score(
-        self, scorer: RayScorer, shard: Shard, snapshot: str | None, weights: object
+        self,
+        scorer: RayScorer,
+        shard: Shard,
+        snapshot: Snapshot | None,
+        weights: object,
     ) -> Scored:
         """Scores a shard."""
         return await scorer.score(await self._ready(scorer, shard), snapshot, weights)
@@ -194,7 +203,7 @@ class _Session:
         scorer: RayScorer,
         place: tuple[str, int],
         shard: Shard,
-        snapshot: str | None,
+        snapshot: Snapshot | None,
         weights: object,
     ) -> tuple[Logits, float, dict[str, int]]:
         """Scores a shard, and remembers who keeps its embeddings."""
@@ -299,11 +308,10 @@ class RayDriver:
             CuratorError: A model failed, there is no cluster, no scorer can start ...
         """
         session = self._session(plan)
-        name, weights = session.snapshot(snapshot)
+        weights = session.snapshot(snapshot)
         counts = Counts()
         calls = [
-            (shard.name, _calling(session.score, shard, name, weights))
-            for shard in shards
+            (shard.name, _calling(session.score, shard, *weights)) for shard in shards
         ]
         return self._wait(session.dispatcher.run(calls, counts)), counts
 
@@ -326,10 +334,10 @@ class RayDriver:
             CuratorError: As for :meth:`score`.
         """
         session = self._session(plan)
-        name, weights = session.snapshot(snapshot)
+        weights = session.snapshot(snapshot)
         counts = Counts()
         calls = [
-            (shard.name, _calling(session.hold, (batch, i), shard, name, weights))
+            (shard.name, _calling(session.hold, (batch, i), shard, *weights))
             for i, shard in enumerate(shards)
         ]
         return self._wait(session.dispatcher.run(calls, counts)), counts

@@ -22,6 +22,7 @@ from curator.engine._scoring_worker import outputs_of
 from curator.errors import SnapshotError
 from curator.models import Scorer, ScoreTable
 from curator.pools import Pool
+from curator.scores import shard_rows
 from curator.store import FeatureStore
 from curator.types import Feature, Features, PairEmbeddings
 
@@ -95,7 +96,7 @@ class RayExecutor:
     def close(self) -> None:
         """Ends the scorers of this session. What is being scored fails."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        if self._process.is_running:
+        if self._process.is_used:
             self._process.call("stop", self._plan.session)
         self._threads.shutdown(wait=True)
 
@@ -131,14 +132,13 @@ class RayExecutor:
         What the reference said before is not looked up: it would have to travel.
         """
         ids, plan = request.ids, self._plan
-        num_shards = min(plan.ray.min_scorers, len(ids))
         needs = frozenset(
             need
             for need in request.needs
             if need.startswith(("learner.", "reference."))
         )
-        parts = np.array_split(ids, num_shards)
-        shards = [self._shard(part, needs) for part in parts]
+        rows = shard_rows(ids, plan.ray.min_scorers)
+        shards = [self._shard(ids[part], needs) for part in rows]
         snapshot = None if request.snapshot is None else str(request.snapshot)
         account = _Account(self._process)
 
@@ -152,7 +152,7 @@ class RayExecutor:
         ) -> list[Any] | None:
             return self._process.call("pair", plan, name, method, arguments)
 
-        pairs = RayPairs(plan.session, [len(part) for part in parts], hold, ask)
+        pairs = RayPairs(plan.session, rows, hold, ask)
         return dataclasses.replace(account.result({}), pairs=pairs)
 
     def _shards(

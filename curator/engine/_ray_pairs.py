@@ -29,7 +29,7 @@ class RayPairs:
     def __init__(
         self,
         session: str,
-        sizes: Sequence[int],
+        rows: Sequence[Int64[np.ndarray, " _"]],
         hold: Callable[[str], Logits],
         ask: Callable[[str, str, Sequence[Sequence[object]]], list[Any] | None],
     ) -> None:
@@ -37,13 +37,13 @@ class RayPairs:
 
         Args:
             session: For the name of the super-batch.
-            sizes: How many candidates each shard has.
+            rows: Which candidates each shard has.
             hold: Computes the embeddings of a super-batch under a name.
             ask: Calls a method of all shards under a name, each with its arguments;
                 None where a shard is lost.
         """
         self._session = session
-        self.sizes = sizes
+        self.rows = rows
         self._hold = hold
         self._ask = ask
         self._asked: list[tuple[str, Sequence[Sequence[object]]]] = []
@@ -51,14 +51,11 @@ class RayPairs:
         self.logits = hold(self._name)
 
     def start(
-        self,
-        loss: PairLoss,
-        coefficients: Mapping[str, float],
-        orders: Sequence[Int64[np.ndarray, " _"]],
+        self, loss: PairLoss, coefficients: Mapping[str, float]
     ) -> list[Float64[np.ndarray, " _"]]:
         """Returns the scores of all candidates given nothing; NaN for unusable ones."""
         self._asked.clear()
-        return self._call("start", [(loss, coefficients, order) for order in orders])
+        return self._call("start", [(loss, coefficients) for _ in self.rows])
 
     def take(self, chunks: Sequence[Int64[np.ndarray, " _"]]) -> list[list[PairRows]]:
         """Returns the embeddings of candidates, by model; their scores are final."""
@@ -66,7 +63,7 @@ class RayPairs:
 
     def add(self, rows: Sequence[PairRows]) -> list[Float64[np.ndarray, " _"]]:
         """Returns the scores of all candidates given these examples too."""
-        return self._call("add", [(rows,) for _ in self.sizes])
+        return self._call("add", [(rows,) for _ in self.rows])
 
     def _call(self, method: str, arguments: Sequence[Sequence[object]]) -> list[Any]:
         self._asked.append((method, arguments))

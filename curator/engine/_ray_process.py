@@ -36,7 +36,12 @@ class Manager(BaseManager):
 
 
 class RayProcess:
-    """A Ray driver that comes back when it ends."""
+    """A Ray driver that comes back when it ends.
+
+    Attributes:
+        num_restarts: How often it came back.
+        is_used: Whether anything was ever asked of it: it starts then.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -44,6 +49,7 @@ class RayProcess:
         self._driver: Any = None
         self._closed = threading.Event()
         self.num_restarts = 0
+        self.is_used = False
 
     def call(self, method: str, *arguments: object) -> Any:
         """Returns what a method of :class:`curator.engine._ray.RayDriver` returns.
@@ -54,6 +60,7 @@ class RayProcess:
             CuratorError: The method raised it.
             ScoringError: The process cannot be started, or this was closed.
         """
+        self.is_used = True
         delay = 0.1
         while True:
             driver = self._ensure()
@@ -66,11 +73,6 @@ class RayProcess:
                 self._discard(driver)
             self._closed.wait(delay)
             delay = min(2 * delay, 5.0)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether there is a driver now."""
-        return self._driver is not None
 
     def _ensure(self) -> Any:
         """Returns the driver, starting its process if there is none."""

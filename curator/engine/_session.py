@@ -71,6 +71,7 @@ class SessionEngine:
         self.spec = spec
         self.pool = pool
         self.fingerprint = fingerprint
+        self._depends_on_reports = spec.depends_on_reports
         self._epochs = epochs
         self._executor = executor
         self._ledger = ledger
@@ -219,7 +220,7 @@ class SessionEngine:
                     return
                 step = self._steps.num_defined
             try:
-                if self.spec.depends_on_reports or self._features.of_models:
+                if self._depends_on_reports or self._features.of_models:
                     self._definer.define(step, self._may_define)
                 else:
                     self._definer.define_ahead(step, self._has_candidates)
@@ -240,7 +241,7 @@ class SessionEngine:
             return False
         if not self._has_candidates(step):
             return False
-        return not spec.depends_on_reports or self._is_reported(step)
+        return not self._depends_on_reports or self._is_reported(step)
 
     def _is_reported(self, step: int) -> bool:
         """Whether what a step depends on has been reported, if it depends on it."""
@@ -288,7 +289,7 @@ class SessionEngine:
                     f"{len(ids)} rows for {some(ids)}"
                 )
                 raise FeatureError(msg)
-            if self.spec.depends_on_reports and not self._is_reported(step):
+            if self._depends_on_reports and not self._is_reported(step):
                 msg = (
                     f"step {step} is selected as of the report of step "
                     f"{step - 1 - self.spec.max_ahead}, and step "

@@ -32,7 +32,6 @@ class StagedWeights:
     """Weights that have been read completely, ready to be swapped in."""
 
     tensors: Mapping[str, Tensor]
-    fingerprint: str
 
 
 class HostedModule:
@@ -42,7 +41,6 @@ class HostedModule:
         module: The module itself.
         device: Where it is.
         dtype: Of its floating-point parameters.
-        fingerprint: Digest of the identity and of the weights it holds now.
     """
 
     def __init__(
@@ -77,7 +75,7 @@ class HostedModule:
         self.module = _build(factory, args).to(self.dtype).eval()
         self._tensors = _tensors(self.module, factory)
         # Before the move, so that nothing is copied back from the device to be hashed.
-        self.fingerprint = self._fingerprint_of(self._tensors)
+        self._fingerprint: str | None = self._fingerprint_of(self._tensors)
         _move(self.module, self.device, factory)
         self._tensors = _tensors(self.module, factory)
 
@@ -111,14 +109,23 @@ class HostedModule:
                 plain = plain_name(name)
                 tensor = cast("Tensor", file.get_tensor(name))
                 tensors[plain] = tensor.to(self._tensors[plain].dtype)
-        return StagedWeights(tensors, self._fingerprint_of(tensors))
+        return StagedWeights(tensors)
 
     def swap(self, staged: StagedWeights) -> None:
         """Copies staged weights into the module, in place."""
         with torch.no_grad():
             for name, tensor in self._tensors.items():
                 tensor.copy_(staged.tensors[name])
-        self.fingerprint = staged.fingerprint
+        # Not hashed before somebody asks: of a snapshot nobody does, and hashing takes
+        # longer than loading.
+        self._fingerprint = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the identity and of the weights it holds now."""
+        if self._fingerprint is None:
+            self._fingerprint = self._fingerprint_of(self._tensors)
+        return self._fingerprint
 
     def _fingerprint_of(self, tensors: Mapping[str, Tensor]) -> str:
         digest = hashlib.blake2b(self._identity, digest_size=16)

@@ -6,29 +6,43 @@ Shapes: ``B`` is the super-batch size, ``n`` the number of usable candidates.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import TypeVar, cast
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from curator.errors import FeatureError
 from curator.scores import (
+    PAIR_SCORES,
     SCORES,
+    JointScores,
     PairLoss,
     PairModel,
     ScoreName,
-    usable_rows,
+    ShardedScores,
+    pair_models,
 )
-from curator.types import Feature, Features, PairEmbeddings
+from curator.types import (
+    Feature,
+    Features,
+    JointFeatures,
+    PairEmbeddings,
+    ShardedPairs,
+)
 
 __all__ = [
     "check_num_selected",
     "read_feature",
+    "read_joint_scores",
     "read_labels",
     "read_memory",
     "read_pairs",
     "read_scores",
     "wrong_feature",
 ]
+
+_Value = TypeVar("_Value")
 
 
 def check_num_selected(ids: Int64[np.ndarray, " B"], num_selected: int) -> None:
@@ -108,6 +122,46 @@ def read_labels(
     return values.astype(np.str_), known
 
 
+def read_joint_scores(
+    features: JointFeatures,
+    score: ScoreName,
+    loss: PairLoss,
+    ids: Int64[np.ndarray, " B"],
+) -> tuple[Int64[np.ndarray, " n"], JointScores]:
+    """Returns the usable candidates in order of id, and their joint scores.
+
+    Raises:
+        FeatureError: As :func:`read_pairs`; or only some of the embeddings are
+            sharded, or not in the same shards, or the shards hold other candidates.
+    """
+    coefficients = {f"{model}.embeddings": by for model, by in SCORES[score].models}
+    found = {name: read_feature(features, name) for name in coefficients}
+    pairs = next((it for it in found.values() if isinstance(it, ShardedPairs)), None)
+    if pairs is None:
+        parts = _read_parts(cast("Features", found), score, loss, len(ids))
+        order = np.argsort(ids)
+        places, models = pair_models(parts, order)
+        return order[places], PAIR_SCORES[loss](models, places)
+    for name, value in found.items():
+        if value is not pairs or name not in pairs.logits:
+            msg = (
+                f"features {', '.join(found)} must be one and the same sharded pairs, "
+                f"which hold all these models; got {type(value).__name__} with "
+                f"{', '.join(sorted(pairs.logits))}"
+            )
+            raise FeatureError(msg)
+        _check_logits(name, *pairs.logits[name], loss)
+    rows = np.concatenate(pairs.rows)
+    if not np.array_equal(np.sort(rows), np.arange(len(ids))):
+        msg = (
+            f"sharded pairs must hold each of {len(ids)} candidates once; got "
+            f"{len(rows)} rows in {len(pairs.rows)} shards"
+        )
+        raise FeatureError(msg)
+    scores = ShardedScores(pairs, loss, coefficients, ids)
+    return scores.rows, scores
+
+
 def read_pairs(
     features: Features,
     score: ScoreName,
@@ -123,15 +177,19 @@ def read_pairs(
         FeatureError: Embeddings are missing, of the wrong shape, or without the
             logit scale or bias that the loss needs.
     """
-    found: list[tuple[float, PairEmbeddings]] = []
-    usable = np.ones(len(ids), bool)
-    for model, coefficient in SCORES[score].models:
-        embeddings = _read_embeddings(features, f"{model}.embeddings", loss, len(ids))
-        usable &= usable_rows(embeddings)
-        found.append((coefficient, embeddings))
     order = np.argsort(ids)
-    rows = order[usable[order]]
-    return rows, [PairModel.of(value, factor, rows) for factor, value in found]
+    places, models = pair_models(_read_parts(features, score, loss, len(ids)), order)
+    return order[places], models
+
+
+def _read_parts(
+    features: Features, score: ScoreName, loss: PairLoss, num_candidates: int
+) -> list[tuple[float, PairEmbeddings]]:
+    """Returns the coefficient and the embeddings of each model of a score."""
+    return [
+        (by, _read_embeddings(features, f"{model}.embeddings", loss, num_candidates))
+        for model, by in SCORES[score].models
+    ]
 
 
 def _read_embeddings(
@@ -149,7 +207,11 @@ def _read_embeddings(
             )
         if not np.issubdtype(side.dtype, np.floating):
             raise wrong_feature(name, side, "float16, float32 or float64")
-    scale, bias = embeddings.logit_scale, embeddings.logit_bias
+    _check_logits(name, embeddings.logit_scale, embeddings.logit_bias, loss)
+    return embeddings
+
+
+def _check_logits(name: str, scale: float, bias: float | None, loss: PairLoss) -> None:
     if not (math.isfinite(scale) and scale > 0):
         msg = (
             f"feature {name!r}: logit_scale must be finite and above 0; got {scale}. "
@@ -166,10 +228,9 @@ def _read_embeddings(
     if bias is not None and not math.isfinite(bias):
         msg = f"feature {name!r}: logit_bias must be finite; got {bias}"
         raise FeatureError(msg)
-    return embeddings
 
 
-def read_feature(features: Features, name: str) -> Feature:
+def read_feature(features: Mapping[str, _Value], name: str) -> _Value:
     """Returns a feature.
 
     Raises:

@@ -14,12 +14,12 @@ from typing import ClassVar, get_args
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from curator.policies._features import check_num_selected, read_pairs
+from curator.policies._features import check_num_selected, read_joint_scores
 from curator.policies._quarantine import complete
 from curator.policies._ranking import highest
 from curator.rng import Noise
 from curator.scores import PAIR_SCORES, SCORES, JointScores, PairLoss, PairScoreName
-from curator.types import Features, Selection
+from curator.types import JointFeatures, Selection
 
 __all__ = ["Joint", "chunk_sizes", "draw_jointly"]
 
@@ -90,11 +90,14 @@ class Joint:
     def select(
         self,
         ids: Int64[np.ndarray, " B"],
-        features: Features,
+        features: JointFeatures,
         num_selected: int,
         noise: Noise,
     ) -> Selection:
         """Returns a batch drawn jointly, in draw order.
+
+        Embeddings may be :class:`curator.types.ShardedPairs`: the same batch then, but
+        for rounding, is drawn without having them here.
 
         Raises:
             FeatureError: A needed feature is missing or of the wrong shape, or a model
@@ -108,10 +111,9 @@ class Joint:
                 f"{self.num_chunks} for num_selected={num_selected}"
             )
             raise ValueError(msg)
-        rows, models = read_pairs(features, self.score, self.loss, ids)
+        rows, joint = read_joint_scores(features, self.score, self.loss, ids)
         usable = np.zeros(len(ids), bool)
         usable[rows] = True
-        joint = PAIR_SCORES[self.loss](models)
         alone = joint.scores()
         sizes = chunk_sizes(min(num_selected, len(rows)), self.num_chunks)
         drawn = draw_jointly(joint, ids[rows], sizes, self.temperature, noise)

@@ -24,7 +24,7 @@ from jaxtyping import Int64, UInt8
 
 from curator.errors import PoolError
 from curator.pools._request import check_columns, check_ids, empty_columns
-from curator.pools._spans import RowSpans, from_bytes, row_bytes
+from curator.pools._spans import RowSpans, from_bytes, gather, row_bytes
 
 __all__ = [
     "Chunks",
@@ -40,7 +40,7 @@ __all__ = [
 # and a microsecond per row no longer shows.
 _MAX_GATHER_BYTES = 1 << 16
 # Below this, gathering rows first costs less than handling them one by one.
-_MIN_SPAN_BYTES = 1 << 10
+_MIN_SPAN_BYTES = 1 << 12
 # Where taking chunk by chunk and reordering (three copies, about ten microseconds per
 # chunk) is cheaper than slicing (one copy, about one microsecond per row).
 _MAX_REORDER_BYTES = 4096
@@ -102,7 +102,7 @@ class Column:
         bases = self._bases[chunk_of]
         if not self._width or (bases < 0).any():
             return None
-        return _gather(bases + row_of * self._width, self._width)
+        return gather(bases + row_of * self._width, self._width)
 
     @functools.cached_property
     def _memory(self) -> list[memoryview[int]] | None:
@@ -362,34 +362,3 @@ def _buffer_of(array: pa.Array) -> tuple[pa.Buffer, int] | None:
         return None if found is None else (found[0], found[1] + start)
     data = array.buffers()[1]
     return None if data is None else (data, start)
-
-
-class _Memory:
-    """All the rows of ``width`` bytes that start within a span of addresses.
-
-    The rows overlap, one per byte, and most of them are nobody's: only those that
-    addresses were computed for may be touched.
-    """
-
-    def __init__(self, address: int, span: int, width: int) -> None:
-        self.__array_interface__: dict[str, Any] = {
-            "version": 3,
-            "data": (address, True),
-            "typestr": "|u1",
-            "shape": (span, width),
-            "strides": (1, 1),
-        }
-
-
-def _gather(
-    addresses: Int64[np.ndarray, " n"], width: int
-) -> UInt8[np.ndarray, "n {width}"] | None:
-    """Returns a copy of the rows at ``addresses``; None where they lie too far apart.
-
-    numpy indexes at most 2^63 bytes, and counts each overlapping row in full.
-    """
-    low = int(addresses.min())
-    span = int(addresses.max()) - low + 1
-    if span * width >= 1 << 62:
-        return None
-    return np.asarray(_Memory(low, span, width))[addresses - low]

@@ -5,11 +5,16 @@ Higher is wanted more. Shapes: ``B`` is the super-batch size, ``D`` the embeddin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
-
-from curator.scores._pairwise import JointScores, PairModel, usable_rows
+from curator.scores._losses import PAIR_SCORES, PairLoss
+from curator.scores._pairwise import (
+    JointScores,
+    PairModel,
+    PairScores,
+    pair_models,
+    usable_rows,
+)
 from curator.scores._scores import SCORES, PairScoreName, Score, ScoreName
+from curator.scores._sharded import LocalShards, PairShard, ShardedScores, shard_rows
 from curator.scores._sigmoid import SigmoidScores
 from curator.scores._softmax import SoftmaxScores
 
@@ -17,21 +22,18 @@ __all__ = [
     "PAIR_SCORES",
     "SCORES",
     "JointScores",
+    "LocalShards",
     "PairLoss",
     "PairModel",
     "PairScoreName",
+    "PairScores",
+    "PairShard",
     "Score",
     "ScoreName",
+    "ShardedScores",
     "SigmoidScores",
     "SoftmaxScores",
+    "pair_models",
+    "shard_rows",
     "usable_rows",
 ]
-
-PairLoss: TypeAlias = Literal["sigmoid", "softmax"]
-"""A contrastive loss over the pairs of a batch."""
-
-PAIR_SCORES: dict[PairLoss, Callable[[Sequence[PairModel]], JointScores]] = {
-    "sigmoid": SigmoidScores,
-    "softmax": SoftmaxScores,
-}
-"""Joint scores by the name of their loss."""

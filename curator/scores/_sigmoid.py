@@ -15,12 +15,19 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
-from curator.scores._pairwise import PairModel, logit_tiles, positive_logits
+from curator.scores._pairwise import (
+    PairModel,
+    Remaining,
+    logit_tiles,
+    positive_logits,
+)
+from curator.types import PairRows
 
 __all__ = ["SigmoidScores"]
 
-# Every factor 1 + exp(-|z|) is at most 2: a product of 64 is far from the end of
-# float32, and one of the at most 512 rows of a tile from the end of float64.
+# How many factors 1 + exp(z) are multiplied in float32, the products then in float64.
+# Those of a tile of 512 rows fit while the sum of softplus(z) over 64 is below 88, and
+# always where z <= 0.
 _FACTORS_IN_FLOAT32 = 64
 
 
@@ -32,12 +39,17 @@ class SigmoidScores:
     no memory that grows with ``m B``.
     """
 
-    def __init__(self, models: Sequence[PairModel]) -> None:
+    def __init__(
+        self,
+        models: Sequence[PairModel],
+        places: Int64[np.ndarray, " B"] | None = None,
+    ) -> None:
+        """Args: places: Of each row of the models; see :class:`Remaining`."""
         self._models = models
         self._scores = np.zeros(len(models[0].queries))
         for model in models:
             self._scores += model.coefficient * np.logaddexp(0, -positive_logits(model))
-        self._added = np.zeros(len(self._scores), bool)
+        self._remaining = Remaining(models, places)
 
     def scores(self) -> Float64[np.ndarray, " B"]:
         """Returns the scores given the candidates added so far."""
@@ -45,34 +57,62 @@ class SigmoidScores:
 
     def add(self, chunk: Int64[np.ndarray, " m"]) -> None:
         """Adds candidates, by position."""
-        self._added[chunk] = True
-        others = np.flatnonzero(~self._added)
-        for model in self._models:
-            for columns, logits, spare in logit_tiles(model, chunk, others):
-                flat = (-1, len(columns))
-                costs = _softplus_sums(logits.reshape(flat), spare.reshape(flat))
+        self.add_rows(self.take_rows(chunk))
+
+    def take_rows(self, chunk: Int64[np.ndarray, " m"]) -> list[PairRows]:
+        """Returns the embeddings of candidates, by model, and scores them no more."""
+        return self._remaining.take(chunk)
+
+    def add_rows(self, rows: Sequence[PairRows]) -> None:
+        """Adds examples that are not scored here, or no more, by their embeddings."""
+        for model, chunk in zip(self._models, rows, strict=True):
+            for columns, *arrays in logit_tiles(model, chunk, self._remaining.blocks):
+                logits, first, second = (
+                    array.reshape(-1, len(columns)) for array in arrays
+                )
+                costs = _softplus_sums(logits, first, second)
                 self._scores[columns] += model.coefficient * costs
 
 
 def _softplus_sums(
-    logits: Float32[np.ndarray, "m n"], spare: Float32[np.ndarray, "m n"]
+    logits: Float32[np.ndarray, "m n"],
+    excess: Float32[np.ndarray, "m n"],
+    spare: Float32[np.ndarray, "m n"],
 ) -> Float64[np.ndarray, " n"]:
-    """Returns the sum of ``softplus(z) = max(z, 0) + log(1 + exp(-|z|))`` over rows.
+    """Returns the sum of ``softplus(z) = log(1 + exp(z))`` over rows.
 
     The sum of logarithms is the logarithm of a product: one logarithm is taken per
-    column, not one per pair. Overwrites both arguments.
+    column, not one per pair. Overwrites ``excess`` and ``spare``.
     """
-    positive_part = np.zeros(logits.shape[1], np.float32)
-    if logits.max() > 0:  # rare while the bias outweighs the scale
-        magnitudes = np.abs(logits, out=spare)
-        logits += magnitudes  # exactly twice the positive part
-        positive_part = logits.sum(axis=0) / 2
-        logits, spare = np.negative(magnitudes, out=magnitudes), logits
-    factors = np.exp(logits, out=logits)
-    num_groups = -(-len(factors) // _FACTORS_IN_FLOAT32)
-    groups = _multiply(factors, spare, num_groups).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = _product(np.exp(logits, out=excess), spare)
+        sums = np.log1p(product)
+    overflown = ~np.isfinite(product)
+    if overflown.any():  # rare: pairs that are all but positive, and many of them
+        sums[overflown] = _large_softplus_sums(logits[:, overflown])
+    return sums
+
+
+def _large_softplus_sums(
+    logits: Float32[np.ndarray, "m n"],
+) -> Float64[np.ndarray, " n"]:
+    """Returns the sum of ``softplus(z) = max(z, 0) + log(1 + exp(-|z|))`` over rows."""
+    positive_parts = np.maximum(logits, 0).sum(axis=0, dtype=np.float64)
+    excess = np.exp(-np.abs(logits))
+    return positive_parts + np.log1p(_product(excess, np.empty_like(excess)))
+
+
+def _product(
+    excess: Float32[np.ndarray, "m n"], spare: Float32[np.ndarray, "m n"]
+) -> Float64[np.ndarray, " n"]:
+    """Returns what the product of ``1 + excess`` over rows exceeds 1 by.
+
+    Overwrites both arguments.
+    """
+    num_groups = -(-len(excess) // _FACTORS_IN_FLOAT32)
+    groups = _multiply(excess, spare, num_groups).astype(np.float64)
     (product,) = _multiply(groups, np.empty_like(groups), 1)
-    return positive_part + np.log1p(product)
+    return product
 
 
 def _multiply(

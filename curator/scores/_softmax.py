@@ -21,7 +21,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from curator.scores._pairwise import PairModel, logit_tiles, positive_logits
+from curator.scores._pairwise import (
+    PairModel,
+    Remaining,
+    logit_tiles,
+    positive_logits,
+)
+from curator.types import PairRows
 
 __all__ = ["SoftmaxScores"]
 
@@ -33,7 +39,12 @@ class SoftmaxScores:
     :class:`curator.scores.SigmoidScores`. A logit bias changes no loss and is ignored.
     """
 
-    def __init__(self, models: Sequence[PairModel]) -> None:
+    def __init__(
+        self,
+        models: Sequence[PairModel],
+        places: Int64[np.ndarray, " B"] | None = None,
+    ) -> None:
+        """Args: places: Of each row of the models; see :class:`Remaining`."""
         self._models = models
         self._positives = [positive_logits(model) for model in models]
         num_candidates = len(models[0].queries)
@@ -42,7 +53,7 @@ class SoftmaxScores:
         self._scores = np.zeros(num_candidates)
         for model, positives in zip(models, self._positives, strict=True):
             self._scores -= model.coefficient * positives
-        self._added = np.zeros(num_candidates, bool)
+        self._remaining = Remaining(models, places)
 
     def scores(self) -> Float64[np.ndarray, " B"]:
         """Returns the scores given the candidates added so far."""
@@ -50,13 +61,22 @@ class SoftmaxScores:
 
     def add(self, chunk: Int64[np.ndarray, " m"]) -> None:
         """Adds candidates, by position."""
-        self._added[chunk] = True
-        others = np.flatnonzero(~self._added)
+        self.add_rows(self.take_rows(chunk))
+
+    def take_rows(self, chunk: Int64[np.ndarray, " m"]) -> list[PairRows]:
+        """Returns the embeddings of candidates, by model, and scores them no more."""
+        return self._remaining.take(chunk)
+
+    def add_rows(self, rows: Sequence[PairRows]) -> None:
+        """Adds examples that are not scored here, or no more, by their embeddings."""
+        others = np.concatenate(self._remaining.blocks)
         self._scores[others] = 0
-        for model, positives, log_sums in zip(
-            self._models, self._positives, self._log_sums, strict=True
+        for model, positives, log_sums, chunk in zip(
+            self._models, self._positives, self._log_sums, rows, strict=True
         ):
-            for columns, logits, _ in logit_tiles(model, chunk, others):
+            for columns, logits, *_ in logit_tiles(
+                model, chunk, self._remaining.blocks
+            ):
                 log_sums[:, columns] = np.logaddexp(
                     log_sums[:, columns], _log_sum_exp(logits)
                 )

@@ -258,29 +258,30 @@ def test_a_head_that_dies_and_comes_back_changes_nothing(tmp_path, arrow_file):
     clusters[-1].shutdown()
 
 
-def test_pairs_that_stay_with_the_scorers_give_the_same_batches(
-    tmp_path, two_scorers, arrow_file
-):
-    here, _ = run(config(tmp_path, "local"), arrow_file)
+def test_pairs_that_stay_with_the_scorers_give_the_same_batches(tmp_path, two_scorers):
+    pool = MemoryPool(worlds.pairs(3000))
+    spec = dataclasses.replace(SESSION, super_batch_size=2500)
+    here, _ = run(config(tmp_path, "local", s=spec), pool, 4)
     ray = {**two_scorers, "joint_shards": True}
-    there, _ = run(config(tmp_path, "ray", ray=ray), arrow_file)
+    there, _ = run(config(tmp_path, "ray", ray=ray, s=spec), pool, 4)
     worlds.assert_same_batches(here, there)
 
 
 def test_pairs_that_are_lost_in_the_middle_of_a_choice_are_made_again(
-    tmp_path, two_scorers, pairs
+    tmp_path, two_scorers
 ):
-    ray = {**two_scorers, "joint_shards": True}
-    registry = Registry(config(tmp_path, "ray", ray=ray), {"pairs": MemoryPool(pairs)})
+    ray, ids = {**two_scorers, "joint_shards": True}, np.arange(2500)
+    pool = MemoryPool(worlds.pairs(3000))
+    registry = Registry(config(tmp_path, "ray", ray=ray), {"pairs": pool})
+    needs = frozenset({"reference.embeddings"})
+    policy, noise = Joint(score="easy_reference", num_chunks=4), Noise(0, 0)
+    killed = []
     try:
         executor = registry.open("s")._executor
-        request = ScoringRequest(
-            np.arange(60), frozenset({"reference.embeddings"}), None, in_place=True
-        )
-        pairs_ = executor.submit(request).result().pairs
-        plain = executor.submit(dataclasses.replace(request, in_place=False)).result()
-        policy, noise = Joint(score="easy_reference", num_chunks=4), Noise(0, 0)
-        add, killed = pairs_.add, []
+        plain = executor.submit(ScoringRequest(ids, needs, None)).result()
+        kept = executor.submit(ScoringRequest(ids, needs, None, in_place=True)).result()
+        pairs, add = kept.pairs, kept.pairs.add
+        assert len(pairs.rows) == 2
 
         def add_and_kill(rows):
             answer = add(rows)
@@ -289,9 +290,8 @@ def test_pairs_that_are_lost_in_the_middle_of_a_choice_are_made_again(
                 kill(killed[0])
             return answer
 
-        pairs_.add = add_and_kill
-        ids = request.ids
-        chosen = policy.select(ids, {"reference.embeddings": pairs_}, 8, noise)
+        pairs.add = add_and_kill
+        chosen = policy.select(ids, {"reference.embeddings": pairs}, 8, noise)
         expected = policy.select(ids, plain.features, 8, noise)
         assert killed
         assert chosen.indices.tolist() == expected.indices.tolist()

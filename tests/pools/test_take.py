@@ -8,7 +8,7 @@ import pytest
 from curator.errors import PoolError
 from curator.pools import ArrowPool, MemoryPool
 from curator.pools._request import check_ids
-from curator.pools._take import _gather, plain_schema
+from curator.pools._take import plain_schema
 
 
 @pytest.mark.parametrize("num_bytes", [1, 7, 2048, 1 << 16, (1 << 16) + 1, 1 << 18])
@@ -22,11 +22,6 @@ def test_rows_of_any_width_are_gathered(num_bytes):
 
     got = taken.column(0).flatten().to_numpy().reshape(4, num_bytes)
     np.testing.assert_array_equal(got, rows[[11, 4, 5, 4]])
-
-
-def test_rows_too_far_apart_for_one_index_are_left_to_arrow():
-    # Not read: the span of the addresses alone decides.
-    assert _gather(np.array([1 << 12, 1 << 47]), 1 << 16) is None
 
 
 def test_empty_chunks_are_skipped():

@@ -4,9 +4,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pair_worlds import random_embeddings, unit
 
-from curator.scores import PAIR_SCORES, JointScores, PairModel, usable_rows
+from curator.scores import (
+    PAIR_SCORES,
+    JointScores,
+    PairModel,
+    PairScores,
+    pair_models,
+    usable_rows,
+)
+from curator.scores._pairwise import BLOCK_SIZE, Remaining
 from curator.types import PairEmbeddings
 
 
@@ -58,6 +68,7 @@ def test_joint_scores_keep_their_protocol(loss):
     models = [model_of(random_embeddings(np.random.default_rng(0), 9))]
     joint = PAIR_SCORES[loss](models)
     assert isinstance(joint, JointScores)
+    assert isinstance(joint, PairScores)
 
     alone = joint.scores()
     kept = alone.copy()
@@ -100,3 +111,77 @@ def test_logits_of_ten_thousands_give_finite_scores(loss):
 
     assert np.isfinite(joint.scores()).all()
     assert np.ptp(joint.scores()) > 1e4
+
+
+@pytest.mark.parametrize("loss", PAIR_SCORES)
+def test_taking_rows_and_adding_them_is_adding_candidates(loss):
+    rng = np.random.default_rng(0)
+    learner, reference = random_embeddings(rng, 50), random_embeddings(rng, 50, width=3)
+    whole, parts = (
+        PAIR_SCORES[loss]([model_of(learner), model_of(reference, -1.0)])
+        for _ in range(2)
+    )
+    order = rng.permutation(50)
+
+    for chunk in np.split(order, [20, 21, 48]):
+        rows = parts.take_rows(chunk)
+        whole.add(chunk)
+        parts.add_rows(rows)
+        for found, embeddings in zip(rows, (learner, reference), strict=True):
+            expected = embeddings.queries[chunk], embeddings.targets[chunk]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(parts.scores(), whole.scores())
+
+
+@pytest.mark.parametrize("loss", PAIR_SCORES)
+def test_examples_of_another_shard_score_like_own_ones(loss):
+    embeddings = random_embeddings(np.random.default_rng(0), 40)
+    whole = PAIR_SCORES[loss]([model_of(embeddings)])
+    mine = PAIR_SCORES[loss]([PairModel.of(embeddings, 1.0, np.arange(25))])
+    theirs = PAIR_SCORES[loss]([PairModel.of(embeddings, 1.0, np.arange(25, 40))])
+
+    whole.add(np.arange(25, 33))
+    mine.add_rows(theirs.take_rows(np.arange(8)))
+
+    np.testing.assert_allclose(mine.scores(), whole.scores()[:25], rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 999), num=st.integers(0, 30), stride=st.integers(1, 400))
+def test_what_remains_stays_in_the_block_of_its_place(seed, num, stride):
+    rng = np.random.default_rng(seed)
+    names = np.arange(num, dtype=np.float32)[:, None]
+    places = np.arange(num) * stride
+    remaining = Remaining([PairModel(1.0, names, -names, 1.0, 0.0)], places)
+    blocks = [block.tolist() for block in remaining.blocks]
+    left = set(range(num))
+
+    for chunk in np.array_split(rng.permutation(num), rng.integers(1, 5)):
+        (rows,) = remaining.take(chunk)
+        left -= set(chunk.tolist())
+        assert rows[0, :, 0].tolist() == (-rows[1, :, 0]).tolist() == chunk.tolist()
+        assert [block.tolist() for block in remaining.blocks] == [
+            [candidate for candidate in block if candidate in left] for block in blocks
+        ]
+
+    of_candidates = [
+        {place // BLOCK_SIZE for place in places[block]} for block in blocks
+    ]
+    assert all(len(of_block) == 1 for of_block in of_candidates if of_block)
+    assert len(set().union(*of_candidates)) == len(blocks) or num == 0
+
+
+def test_models_keep_only_rows_that_all_can_use():
+    rng = np.random.default_rng(0)
+    first, second = random_embeddings(rng, 6), random_embeddings(rng, 6)
+    first.queries[1] = np.nan
+    second.targets[4] = 0
+
+    order = np.arange(6)[::-1]
+    places, models = pair_models([(1.0, first), (-1.0, second)], order)
+
+    assert places.tolist() == [0, 2, 3, 5]
+    rows = order[places]
+    for model, embeddings in zip(models, (first, second), strict=True):
+        np.testing.assert_allclose(model.queries, embeddings.queries[rows], rtol=1e-5)
+        np.testing.assert_allclose(model.targets, embeddings.targets[rows], rtol=1e-5)

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pair_worlds import DenseScores, random_embeddings, sigmoid_costs
+from pair_worlds import DenseScores, random_embeddings, sigmoid_costs, unit
 
 from curator.scores import PairModel, SigmoidScores
+from curator.types import PairEmbeddings
 
 
 def model_of(embeddings, coefficient=1.0):
@@ -75,6 +76,26 @@ def test_identical_candidates_do_not_overflow_the_product():
 
     expected = np.log(2) * (1 + 2 * 600)
     np.testing.assert_allclose(tiles.scores()[600:], expected, rtol=1e-6)
+
+
+def test_column_that_overflows_spoils_no_other():
+    # Candidate 0 is close to everything, the others are far from each other: only the
+    # product of its column leaves the range of float32.
+    rng = np.random.default_rng(0)
+    queries = unit(np.c_[np.zeros(300), rng.standard_normal((300, 63))])
+    queries[0] = np.eye(64)[0]
+    targets = unit(queries + np.eye(64)[0])
+    embeddings = PairEmbeddings(
+        queries.astype(np.float32), targets.astype(np.float32), 40.0, -20.0
+    )
+    tiles = SigmoidScores([model_of(embeddings)])
+    dense = DenseScores(sigmoid_costs(embeddings))
+
+    tiles.add(np.arange(100, 300))
+    dense.add(np.arange(100, 300))
+
+    assert dense.scores()[0] > 800 > 10 * np.median(dense.scores())
+    np.testing.assert_allclose(tiles.scores(), dense.scores(), rtol=1e-5)
 
 
 def test_each_model_has_its_own_scale_and_bias():
