@@ -54,7 +54,7 @@ def config(folder, executor, *, ray=None, learner=None, server=None, **sessions)
             python_path=[str(Path(__file__).parent)],
             **(server or {}),
         ),
-        ray=RaySpec(**{"num_cpus": 0.5, "deadline_seconds": 60.0, **(ray or {})}),
+        ray=RaySpec(num_cpus=0.5, **(ray or {})),
         pools={"ids": PoolSpec(format="virtual", num_examples=100)},
         models={
             "learner": dataclasses.replace(
@@ -67,7 +67,7 @@ def config(folder, executor, *, ray=None, learner=None, server=None, **sessions)
 
 
 @contextlib.contextmanager
-def served(config, pool=None):
+def served(config, pool):
     """Yields a service in this process; its pool ``pairs`` is on disk or in memory."""
     if isinstance(pool, Path):
         spec = PoolSpec(format="arrow", path=str(pool))

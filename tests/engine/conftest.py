@@ -13,6 +13,6 @@ def ray_cluster():
         initialize_head=True,
         head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False},
     )
-    cluster.add_node(**NODE)
+    cluster.add_node(wait=True, **NODE)
     yield cluster
     cluster.shutdown()

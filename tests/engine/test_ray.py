@@ -11,6 +11,7 @@ from ray_worlds import SESSION, config, kill, obeyed, order, scorers, served
 
 from curator.engine import Registry
 from curator.engine._executor import ScoringRequest
+from curator.engine._ray_pairs import RayPairs
 from curator.errors import ScoringError
 from curator.policies import Joint
 from curator.pools import MemoryPool
@@ -280,8 +281,10 @@ def test_pairs_that_are_lost_in_the_middle_of_a_choice_are_made_again(
         executor = registry.open("s")._executor
         plain = executor.submit(ScoringRequest(ids, needs, None)).result()
         kept = executor.submit(ScoringRequest(ids, needs, None, in_place=True)).result()
-        pairs, add = kept.pairs, kept.pairs.add
+        pairs = kept.pairs
+        assert isinstance(pairs, RayPairs)
         assert len(pairs.rows) == 2
+        add = pairs.add
 
         def add_and_kill(rows):
             answer = add(rows)

@@ -205,8 +205,9 @@ def test_local_shards_keep_the_protocol():
     assert not isinstance(features["learner.embeddings"], ShardedPairs)
 
 
-def select_from(pairs, num=20, score="learnability"):
-    return Joint(score=score, num_chunks=2).select(np.arange(num), pairs, 4, NOISE)
+def select_from(pairs, num=20, policy=None):
+    policy = policy or Joint(num_chunks=2)
+    return policy.select(np.arange(num), pairs, 4, NOISE)
 
 
 def test_embeddings_of_which_only_some_are_sharded_are_an_error():
@@ -259,7 +260,7 @@ def test_logits_of_shards_are_checked_like_those_of_one_device(bias, scale, mess
     pairs = sharded(learner, np.arange(20), [np.arange(20)])
 
     with pytest.raises(FeatureError, match=message):
-        select_from(pairs, score="hard_learner")
+        select_from(pairs, policy=Joint(score="hard_learner", num_chunks=2))
 
 
 @settings(max_examples=60)
