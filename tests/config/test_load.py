@@ -1,6 +1,7 @@
 """Configuration: what is accepted, and what each mistake is told."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -20,6 +21,15 @@ def whole(**session):
         "models": {"m": MODEL},
         "sessions": {"s": {**SESSION, **session}},
     }
+
+
+def on_ray(**ray):
+    return {"server": {"executor": "ray"}, "ray": ray}
+
+
+def test_more_scorers_at_least_means_more_at_most():
+    assert parse_config(on_ray(min_scorers=3)).ray.max_scorers == 3
+    assert parse_config(on_ray()).ray.max_scorers == 1
 
 
 def test_a_file_is_read_and_its_paths_are_relative_to_it(tmp_path):
@@ -97,10 +107,34 @@ def test_a_session_survives_its_table(extra):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"severs": {}}, r"unknown key 'severs'.*Known: models, pools, server, ses"),
+        ({"severs": {}}, r"unknown key 'severs'.*Known: models, pools, ray, serv"),
         ({"server": {"port": 1}}, r"unknown key 'server.port'"),
         ({"server": {"listen": 1}}, r"server.listen: expected a valid string; got 1"),
         ({"server": {"listen": "here"}}, r"server.listen: expected 'HOST:PORT'.*here"),
+        (
+            {"server": {"executor": "dask"}},
+            r"server.executor: .*'local'.*'ray'.*'dask'",
+        ),
+        (
+            {"server": {"metrics": "9464"}},
+            r"server.metrics: expected 'HOST:PORT'.*9464",
+        ),
+        ({"ray": {}}, r"ray: this table needs server.executor = 'ray'"),
+        (on_ray(scorers=1), r"unknown key 'ray.scorers' \(did you mean 'min_scorers'"),
+        (on_ray(min_scorers=0), r"ray.min_scorers: at least 1; got 0"),
+        (
+            on_ray(min_scorers=4, max_scorers=2),
+            r"ray.max_scorers: at least 4 \(min_scorers\); got 2",
+        ),
+        (on_ray(num_cpus=-1), r"ray.num_cpus: at least 0; got -1"),
+        (
+            on_ray(num_gpus=1.5),
+            r"ray.num_gpus: a whole number, or a part of one.*1.5",
+        ),
+        (on_ray(shard_size=0), r"ray.shard_size: at least 1; got 0"),
+        (on_ray(deadline_seconds=0), r"ray.deadline_seconds: above 0; got 0"),
+        (on_ray(start_seconds=math.inf), r"ray.start_seconds: above 0; got inf"),
+        (on_ray(resources={"tpu": 0}), r"ray.resources.tpu: above 0; got 0"),
         ({"server": []}, r"server: expected a table; got \[\]"),
         ({"pools": {"p": {"format": "csv"}}}, r"pools.p.format: .*'parquet'.*'csv'"),
         ({"pools": {"p": {"format": "arrow"}}}, r"pools.p.path: .* needs one"),
