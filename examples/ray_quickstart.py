@@ -57,6 +57,7 @@ def main() -> int:
             f"{name:10}{arm.points[-1].top5:8.3f}{arm.clock.wall:9.1f}{arm.stall:9.1f}"
             f"{arm.server_cpu:14.1f}"
         )
+    print("(the CPU time of Ray's own processes is not in the last column)")
     same = _curve(done["local"]) == _curve(done["ray"])
     print(f"the learning curves are {'equal' if same else 'DIFFERENT'}")
     return 0 if same else 1

@@ -235,7 +235,7 @@ def logit_tiles(
 def _parts(length: int, limit: int) -> list[slice]:
     """Returns near-equal parts of ``range(length)``, each of at most ``limit``."""
     num_parts = -(-length // limit)
-    edges = [length * part // num_parts for part in range(num_parts + 1)]
+    edges = [length * part // max(num_parts, 1) for part in range(num_parts + 1)]
     return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 

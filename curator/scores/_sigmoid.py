@@ -25,9 +25,9 @@ from curator.types import PairRows
 
 __all__ = ["SigmoidScores"]
 
-# How many factors 1 + exp(z) are multiplied in float32, the products then in float64.
-# Those of a tile of 512 rows fit while the sum of softplus(z) over 64 is below 88, and
-# always where z <= 0.
+# How many factors 1 + exp(z) are multiplied in float32; the products, at most 8 in a
+# tile, then in float64. All fit where the sum of softplus(z) over 64 is below 88, and
+# so wherever z <= 0: no factor exceeds 2 there.
 _FACTORS_IN_FLOAT32 = 64
 
 
