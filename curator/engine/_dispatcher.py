@@ -12,18 +12,17 @@ import dataclasses
 import logging
 import statistics
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, TypeVar
 
+from curator.engine._remote_scorer import (
+    Counts,
+    RemoteScorer,
+    ScorerLimits,
+    ScorerLostError,
+)
 from curator.errors import CuratorError, ScoringError
 
-__all__ = [
-    "MAX_IN_FLIGHT",
-    "Counts",
-    "Dispatcher",
-    "RemoteScorer",
-    "ScorerLimits",
-    "ScorerLostError",
-]
+__all__ = ["MAX_IN_FLIGHT", "Dispatcher"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,58 +38,8 @@ _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.1, 30.0
 _MAX_STARTS = 3
 
 
-class ScorerLostError(Exception):
-    """A scorer is gone, for a reason that is not the model's or the data's."""
-
-
-@runtime_checkable
-class RemoteScorer(Protocol):
-    """A scorer in a process of its own."""
-
-    async def ready(self) -> None:
-        """Waits until models are loaded.
-
-        Raises:
-            CuratorError: They cannot be.
-            ScorerLostError: The scorer died meanwhile.
-        """
-        ...
-
-    def kill(self) -> None:
-        """Ends the scorer. What it is doing fails with :class:`ScorerLostError`."""
-        ...
-
-
 S = TypeVar("S", bound=RemoteScorer)
 Call = Callable[[S], Awaitable[Any]]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ScorerLimits:
-    """How many scorers, and how long they are waited for.
-
-    Attributes:
-        least: How many there always are.
-        most: How many there may be while shards wait.
-        deadline: Seconds after which a scorer that finishes nothing is replaced.
-        start: Seconds after which shards fail that wait with no scorer at all.
-        idle: Seconds after which one above ``least`` ends that has nothing to do.
-    """
-
-    least: int
-    most: int
-    deadline: float
-    start: float
-    idle: float
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class Counts:
-    """What happened to the shards of a request, beside being scored."""
-
-    num_retried_shards: int = 0
-    num_hedged_shards: int = 0
-    num_lost_scorers: int = 0
 
 
 @dataclasses.dataclass(slots=True, eq=False)

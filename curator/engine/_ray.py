@@ -17,13 +17,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from curator.config import RaySpec
-from curator.engine._dispatcher import (
-    MAX_IN_FLIGHT,
-    Counts,
-    Dispatcher,
-    ScorerLimits,
-    ScorerLostError,
-)
+from curator.engine._dispatcher import MAX_IN_FLIGHT, Dispatcher
 from curator.engine._hosted_scorer import (
     MAX_HELD,
     HostedScorer,
@@ -32,6 +26,7 @@ from curator.engine._hosted_scorer import (
     Shard,
     Snapshot,
 )
+from curator.engine._remote_scorer import Counts, ScorerLimits, ScorerLostError
 from curator.errors import CuratorError, MissingDependencyError, ScoringError
 from curator.pools import Pool, open_pool
 from curator.types import Features

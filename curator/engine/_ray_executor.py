@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from curator.engine._dispatcher import MAX_IN_FLIGHT, Counts
+from curator.engine._dispatcher import MAX_IN_FLIGHT
 from curator.engine._executor import ScoringRequest, ScoringResult
 from curator.engine._hosted_scorer import Logits, ScoringPlan, Shard
 from curator.engine._ray_pairs import RayPairs
 from curator.engine._ray_process import RayProcess
 from curator.engine._reference_cache import Cached, ReferenceCache
+from curator.engine._remote_scorer import Counts
 from curator.engine._scoring_worker import outputs_of
 from curator.errors import SnapshotError
 from curator.models import Scorer, ScoreTable

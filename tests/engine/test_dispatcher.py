@@ -2,12 +2,8 @@ import asyncio
 
 import pytest
 
-from curator.engine._dispatcher import (
-    Counts,
-    Dispatcher,
-    ScorerLimits,
-    ScorerLostError,
-)
+from curator.engine._dispatcher import Dispatcher
+from curator.engine._remote_scorer import Counts, ScorerLimits, ScorerLostError
 from curator.errors import ScoringError
 
 LIMITS = ScorerLimits(least=2, most=2, deadline=60.0, start=60.0, idle=60.0)
