@@ -60,6 +60,12 @@ class ScoringPlan:
     models: dict[str, tuple[ModelSpec, str]]
     python_path: tuple[str, ...]
 
+    @property
+    def columns(self) -> list[str]:
+        """What the models read of the pool."""
+        reads = [model.reads.values() for model, _ in self.models.values()]
+        return sorted({name for named in reads for names in named for name in names})
+
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Shard:

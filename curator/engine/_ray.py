@@ -204,7 +204,8 @@ class _Session:
         """Scores a shard, and remembers who keeps its embeddings."""
         shard = await self._ready(scorer, shard)
         answer = await scorer.hold(place, shard, snapshot, weights)
-        self._holders[place] = scorer
+        # Of two that did it, a straggler and who overtook it, the first is asked on.
+        self._holders.setdefault(place, scorer)
         while len(dict.fromkeys(batch for batch, _ in self._holders)) > MAX_HELD:
             del self._holders[next(iter(self._holders))]
         return answer
@@ -255,13 +256,7 @@ class _Session:
                     num_examples=spec.num_examples,
                     cache_bytes=spec.cache_bytes,
                 )
-        columns = {
-            name
-            for model, _ in self.plan.models.values()
-            for names in model.reads.values()
-            for name in names
-        }
-        rows = self._pool.take(shard.ids, sorted(columns))
+        rows = self._pool.take(shard.ids, self.plan.columns)
         return Shard(shard.name, shard.ids, shard.needs, rows)
 
     def close(self) -> None:

@@ -70,14 +70,6 @@ class RayExecutor:
         self._threads = concurrent.futures.ThreadPoolExecutor(
             _MAX_REQUESTS, thread_name_prefix="curator-ray"
         )
-        self._columns = sorted(
-            {
-                name
-                for model, _ in plan.models.values()
-                for names in model.reads.values()
-                for name in names
-            }
-        )
         # Not waited for: a session opens before its scorers are there.
         self._threads.submit(process.call, "open", plan)
 
@@ -113,10 +105,8 @@ class RayExecutor:
             wanted = frozenset[str]()
         cached = self._cache.look_up(ids, wanted)
         rows, shards = self._shards(request, cached)
-        result = ScoringResult(features, 0.0, {})
-        answers: list[Features] = []
-        if shards:
-            answers, result = self._ask(request, shards, features)
+        account = _Account(self._process)
+        answers = self._ask(request, shards, account) if shards else []
         for name in outputs_of("learner", request.needs):
             features[f"learner.{name}"] = _gathered(f"learner.{name}", rows, answers)
         lacking = {
@@ -125,7 +115,7 @@ class RayExecutor:
         }
         known = self._cache.complete(cached, ids, lacking)
         features |= {f"reference.{name}": value for name, value in known.items()}
-        return result
+        return account.result(features)
 
     def _run_in_place(self, request: ScoringRequest) -> ScoringResult:
         """Scores with embeddings that stay where they are made, one shard a scorer.
@@ -190,17 +180,16 @@ class RayExecutor:
         name = f"{len(ids)} candidates from example {ids[0]} on"
         if self._plan.pool is not None:
             return Shard(name, ids, needs)
-        return Shard(name, ids, needs, self._pool.take(ids, self._columns))
+        return Shard(name, ids, needs, self._pool.take(ids, self._plan.columns))
 
     def _ask(
-        self, request: ScoringRequest, shards: list[Shard], features: Features
-    ) -> tuple[list[Features], ScoringResult]:
-        """Returns the scorers' answers, and the account of them for ``features``."""
+        self, request: ScoringRequest, shards: list[Shard], account: _Account
+    ) -> list[Features]:
+        """Returns the scorers' answers, and enters what they cost."""
         snapshot = None if request.snapshot is None else str(request.snapshot)
-        account = _Account(self._process)
         answers, counts = self._process.call("score", self._plan, shards, snapshot)
         account.add(answers, counts)
-        return [answer for answer, _, _ in answers], account.result(features)
+        return [answer for answer, _, _ in answers]
 
 
 class _Account:
