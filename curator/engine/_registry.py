@@ -26,13 +26,12 @@ from curator.engine._drafting import column_values, pool_columns
 from curator.engine._epochs import Epochs
 from curator.engine._executor import Executor
 from curator.engine._executors import Executors
+from curator.engine._identity import check_identity, mismatch
 from curator.engine._session import SessionEngine
 from curator.engine._snapshots import SnapshotStore, storage_errors
 from curator.errors import (
     ConfigError,
-    PoolChangedError,
     SessionError,
-    SessionMismatchError,
     StorageError,
     UnknownSessionError,
 )
@@ -139,7 +138,7 @@ class Registry:
             if engine is None:
                 engine = self._engines[name] = self._open(name, spec)
             elif spec is not None and spec != engine.spec:
-                raise _mismatch(name, engine.spec, spec)
+                raise mismatch(name, engine.spec, spec)
             return engine
 
     def _open(self, name: str, spec: SessionSpec | None) -> SessionEngine:
@@ -166,7 +165,7 @@ class Registry:
         if "spec" in known:
             recorded = parse_session(json.loads(known["spec"]))
             if spec is not None and spec != recorded:
-                raise _mismatch(name, recorded, spec)
+                raise mismatch(name, recorded, spec)
             spec = recorded
         if spec is None:  # a ledger whose making was cut short
             msg = f"no session {name!r}{did_you_mean(name, self.names())}"
@@ -181,7 +180,7 @@ class Registry:
             "learner": "" if learner is None else learner.fingerprint,
             "reference": "" if reference is None else reference.fingerprint,
         }
-        _check_identity(name, spec, known, identity)
+        check_identity(name, spec, known, identity)
         if "spec" not in known:
             ledger.set_meta(identity)
         text = json.dumps([name, identity], sort_keys=True).encode()
@@ -363,42 +362,3 @@ def _epochs(spec: SessionSpec, pool: Pool, ledger: Ledger) -> Epochs:
         max_ahead=spec.max_ahead,
         weighting=spec.weighting,
     )
-
-
-def _mismatch(
-    name: str, recorded: SessionSpec, given: SessionSpec
-) -> SessionMismatchError:
-    old, new = session_to_table(recorded), session_to_table(given)
-    changes = [
-        f"{key}: was {old.get(key)!r}, now {new.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    msg = (
-        f"session {name!r} exists with another specification ({'; '.join(changes)}). A "
-        "session is fixed when it is first opened: open the new one under a new name"
-    )
-    return SessionMismatchError(msg)
-
-
-def _check_identity(
-    name: str, spec: SessionSpec, known: Mapping[str, str], now: Mapping[str, str]
-) -> None:
-    """Checks that pool and models are what they were when the session was opened."""
-    if "spec" not in known:
-        return
-    if known["pool"] != now["pool"]:
-        msg = (
-            f"pool {spec.pool!r} has changed since session {name!r} was opened "
-            f"(fingerprint was {known['pool'][:16]}, now {now['pool'][:16]}): its ids "
-            "would mean other examples. Restore the data, or open a new session"
-        )
-        raise PoolChangedError(msg)
-    for role, model in (("learner", spec.learner), ("reference", spec.reference)):
-        if known[role] != now[role]:
-            msg = (
-                f"{role} model {model!r} has changed since session {name!r} was opened "
-                "(weights, factory, arguments, dtype or columns). Restore it, or open "
-                "a new session"
-            )
-            raise SessionMismatchError(msg)

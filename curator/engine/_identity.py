@@ -1,0 +1,61 @@
+"""What a session was when it was opened, and whether it still is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from curator.config import SessionSpec, session_to_table
+from curator.errors import PoolChangedError, SessionMismatchError
+
+__all__ = ["check_identity", "mismatch"]
+
+
+def mismatch(
+    name: str, recorded: SessionSpec, given: SessionSpec
+) -> SessionMismatchError:
+    """Returns the error of another specification under an existing name."""
+    old, new = session_to_table(recorded), session_to_table(given)
+    changes = [
+        f"{key}: was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    msg = (
+        f"session {name!r} exists with another specification ({'; '.join(changes)}). A "
+        "session is fixed when it is first opened: open the new one under a new name"
+    )
+    return SessionMismatchError(msg)
+
+
+def check_identity(
+    name: str, spec: SessionSpec, known: Mapping[str, str], now: Mapping[str, str]
+) -> None:
+    """Checks that pool and models are what they were when the session was opened.
+
+    Args:
+        name: The session.
+        spec: What it is.
+        known: What its ledger says; empty for a new one.
+        now: The fingerprints now.
+
+    Raises:
+        PoolChangedError: The pool's data is not what it was.
+        SessionMismatchError: A model is not.
+    """
+    if "spec" not in known:
+        return
+    if known["pool"] != now["pool"]:
+        msg = (
+            f"pool {spec.pool!r} has changed since session {name!r} was opened "
+            f"(fingerprint was {known['pool'][:16]}, now {now['pool'][:16]}): its ids "
+            "would mean other examples. Restore the data, or open a new session"
+        )
+        raise PoolChangedError(msg)
+    for role, model in (("learner", spec.learner), ("reference", spec.reference)):
+        if known[role] != now[role]:
+            msg = (
+                f"{role} model {model!r} has changed since session {name!r} was opened "
+                "(weights, factory, arguments, dtype or columns). Restore it, or open "
+                "a new session"
+            )
+            raise SessionMismatchError(msg)
