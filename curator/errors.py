@@ -10,6 +10,7 @@
     ├── SessionError
     │   ├── UnknownSessionError   no session of that name
     │   ├── SessionMismatchError  a session of that name with another specification
+    │   ├── RankStalledError      another rank does not report, and this one waits
     │   └── StepNotReportedError  waiting for a batch that your own report must unlock
     ├── FeedbackError             a report that does not fit its step
     ├── SnapshotError             published weights that do not fit the learner
@@ -17,7 +18,9 @@
     ├── ScoringError              a model failed while scoring candidates
     ├── StorageError              the ledger or a snapshot could not be written or read
     ├── ProtocolError             client and server speak different protocol versions
-    ├── LimitError                a message or snapshot over the configured limit
+    ├── LimitError                more than a limit of the server's configuration
+    ├── AuthenticationError       no token, or none that the server knows
+    ├── PermissionDeniedError     the token does not allow this call
     └── ServiceError              anything else that went wrong on the server
         └── UnavailableError      the server cannot be reached
 
@@ -27,15 +30,18 @@ reaches the user.
 """
 
 __all__ = [
+    "AuthenticationError",
     "ConfigError",
     "CuratorError",
     "FeatureError",
     "FeedbackError",
     "LimitError",
     "MissingDependencyError",
+    "PermissionDeniedError",
     "PoolChangedError",
     "PoolError",
     "ProtocolError",
+    "RankStalledError",
     "ScoringError",
     "ServiceError",
     "SessionError",
@@ -80,6 +86,10 @@ class SessionMismatchError(SessionError):
     """A session of that name exists with another specification."""
 
 
+class RankStalledError(SessionError):
+    """Another rank has not reported a step for long, and keeps this one waiting."""
+
+
 class StepNotReportedError(SessionError):
     """A batch is waited for that only the caller's own report can unlock."""
 
@@ -109,7 +119,15 @@ class ProtocolError(CuratorError):
 
 
 class LimitError(CuratorError):
-    """A message or a snapshot over the configured limit."""
+    """More than a limit of the server's configuration allows."""
+
+
+class AuthenticationError(CuratorError):
+    """The client has no token, or none that the server knows."""
+
+
+class PermissionDeniedError(CuratorError):
+    """The client's token does not allow this call."""
 
 
 class ServiceError(CuratorError):

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Serves CONFIG.toml on a node of the Ray cluster at RAY_ADDRESS (HOST:PORT of its head):
 #
-#   serve-on-ray.sh CONFIG.toml
+#   serve-on-ray.sh CONFIG.toml [--insecure]
 #
 # A Ray driver, which the service is, needs a node on its machine, and has to see the
 # node's processes. This one offers no CPU and no GPU, so nothing runs on it. When the

@@ -3,6 +3,7 @@
 ::
 
     python workers/serve.py /etc/curator/server.toml [--listen HOST:PORT]
+                            [--insecure]
 
 Exit status: 0 after SIGTERM or SIGINT, 1 after an error (its message is the last line
 on stderr), 2 for a wrong call.
@@ -24,9 +25,14 @@ def main() -> int:
     )
     parser.add_argument("config", metavar="CONFIG.toml")
     parser.add_argument("--listen", metavar="HOST:PORT", help="instead of the config's")
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let other machines reach it without TLS or tokens; see docs/security.md",
+    )
     arguments = parser.parse_args()
     try:
-        return serve(arguments.config, arguments.listen)
+        return serve(arguments.config, arguments.listen, insecure=arguments.insecure)
     except CuratorError as error:
         print(f"serve.py: {error}", file=sys.stderr)
         return 1

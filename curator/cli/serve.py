@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 
-def serve(config_path: str, listen: str | None = None) -> int:
+def serve(
+    config_path: str, listen: str | None = None, *, insecure: bool = False
+) -> int:
     """Serves a configuration until SIGTERM or SIGINT.
 
     Args:
         config_path: The TOML file.
         listen: Instead of the configuration's ``server.listen``.
+        insecure: Whether other machines may reach it without TLS or tokens.
 
     Returns:
         0 after a clean shutdown.
@@ -55,7 +58,7 @@ def serve(config_path: str, listen: str | None = None) -> int:
 
             metrics = MetricsServer(registry, config.server.metrics)
             cleanup.callback(metrics.close)
-        server = Server(registry, listen)
+        server = Server(registry, listen, insecure=insecure)
         print(_banner(server.address, metrics, config, registry), flush=True)
         signal.sigwait(stops)
         print("stopping: clients resume when the server is back", flush=True)
@@ -88,12 +91,25 @@ def _banner(
         )
         lines.append(f"  session  {name}: {what}")
     lines.append(f"  state    {config.server.state_dir}")
+    tls, tokens = config.server.tls, ", ".join(config.server.tokens)
+    lines.append(
+        f"  access   {'no TLS' if tls is None else 'TLS'}"
+        f"{', client certificates' if tls is not None and tls.client_ca else ''}, "
+        f"{f'tokens of {tokens}' if tokens else 'no tokens'}"
+    )
     if metrics is not None:
         lines.append(f"  metrics  http://{metrics.address}/metrics")
+    arguments = [repr(address)]
+    if tls is not None:
+        arguments.append("tls='CA.pem'")
+    if tls is not None and tls.client_ca is not None:
+        arguments.append("cert='CLIENT.pem', key='CLIENT.key'")
+    if tokens:
+        arguments.append("token='TOKEN'")
     lines += [
         "",
         "connect with",
-        f"  service = curator.connect({address!r})",
+        f"  service = curator.connect({', '.join(arguments)})",
     ]
     if registry.names():
         lines.append(f"  session = service.open({registry.names()[0]!r})")

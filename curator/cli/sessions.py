@@ -7,19 +7,29 @@ from curator.client import connect
 __all__ = ["sessions"]
 
 
-def sessions(target: str) -> int:
+def sessions(
+    target: str,
+    *,
+    ca: str | None = None,
+    cert: str | None = None,
+    key: str | None = None,
+) -> int:
     """Prints a line of facts and a line of costs for each session.
 
     Args:
-        target: ``HOST:PORT`` of a server.
+        target: ``HOST:PORT`` of a server; its token is in ``CURATOR_TOKEN``.
+        ca: The CA of its certificate, a PEM file; without one there is no TLS.
+        cert: A client's certificate, for a server that asks for one.
+        key: Its private key.
 
     Returns:
         0.
 
     Raises:
-        CuratorError: The server cannot be reached.
+        CuratorError: The server cannot be reached, or does not let us in.
     """
-    with connect(target, retry_seconds=0.0) as service:
+    tls = False if ca is None else ca
+    with connect(target, tls=tls, cert=cert, key=key, retry_seconds=0.0) as service:
         names = service.names()
         if not names:
             print("no sessions")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,22 +17,48 @@ __all__ = ["connect", "local"]
 
 
 def connect(
-    target: str, *, timeout: float = 10.0, retry_seconds: float = 30.0
+    target: str,
+    *,
+    tls: bool | str | Path = False,
+    cert: str | Path | None = None,
+    key: str | Path | None = None,
+    token: str | None = None,
+    timeout: float = 10.0,
+    retry_seconds: float = 30.0,
 ) -> Service:
     """Returns the service of a server.
 
     Args:
         target: ``HOST:PORT`` or ``unix:PATH``, as ``curator serve`` prints it.
+        tls: Whether the server's certificate is checked and the connection encrypted:
+            with the CAs of a PEM file, or, if True, those that gRPC comes with.
+        cert: This client's certificate, a PEM file, for servers that ask for one.
+        key: Its private key.
+        token: What says who this is; by default the environment variable
+            ``CURATOR_TOKEN``.
         timeout: How long to wait for the server to be there, in seconds.
         retry_seconds: How long calls and streams survive a server that has gone, as
             when it is restarted, before they raise ``UnavailableError``.
 
     Raises:
-        UnavailableError: There is no server in time.
+        ConfigError: A file cannot be read, or the token would be sent in the clear to
+            another machine.
+        UnavailableError: There is no server in time, or one of them distrusts the
+            other's certificate.
     """
+    from curator.client._credentials import Credentials
     from curator.client._grpc import GrpcTransport
 
-    return Service(GrpcTransport(target, timeout=timeout, retry_seconds=retry_seconds))
+    token = token or os.environ.get("CURATOR_TOKEN", "").strip() or None
+    credentials = Credentials.of(target, tls=tls, cert=cert, key=key, token=token)
+    return Service(
+        GrpcTransport(
+            target,
+            credentials=credentials,
+            timeout=timeout,
+            retry_seconds=retry_seconds,
+        )
+    )
 
 
 def local(

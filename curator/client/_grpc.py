@@ -14,6 +14,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int64
 
 from curator import wire
+from curator.client._credentials import Credentials
 from curator.client._prefetch import AHEAD_BYTES
 from curator.client._transport import Delivery, StreamRequest
 from curator.config import SessionSpec
@@ -39,11 +40,19 @@ class GrpcTransport:
     with growing pauses, for ``retry_seconds``.
     """
 
-    def __init__(self, target: str, *, timeout: float, retry_seconds: float) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: Credentials | None = None,
+        timeout: float,
+        retry_seconds: float,
+    ) -> None:
         """Connects.
 
         Args:
             target: ``HOST:PORT`` or ``unix:PATH``.
+            credentials: Who this is, and whom to trust; by default nobody asks.
             timeout: How long to wait for the server to be there, in seconds.
             retry_seconds: How long calls survive a server that has gone.
 
@@ -54,7 +63,7 @@ class GrpcTransport:
         self._retry_seconds = retry_seconds
         self._closed = threading.Event()
         self._blocks = wire.BlockCache()
-        self._channel = grpc.insecure_channel(
+        self._channel = (credentials or Credentials()).channel(
             target,
             options=[
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -74,10 +83,12 @@ class GrpcTransport:
         try:
             grpc.channel_ready_future(self._channel).result(timeout)
         except grpc.FutureTimeoutError:
+            reason = _why_not(self._channel)
             self._channel.close()
             msg = (
                 f"no curator server at {target} after {timeout:g} s: start one with "
-                "`curator serve CONFIG.toml`, or check the address"
+                "`curator serve CONFIG.toml`, or check the address, and whether that "
+                f"server has TLS ({reason})"
             )
             raise UnavailableError(msg) from None
         self._stub = curation_pb2_grpc.CurationServiceStub(self._channel)
@@ -179,6 +190,14 @@ class GrpcTransport:
         response = self._call(lambda: self._stub.ReportStep(request))
         return not response.already_reported
 
+    def skip(self, name: str, start: int, stop: int) -> bool:
+        """Passes over steps; False where they have been skipped already."""
+        request = pb.SkipStepsRequest(
+            session=name, from_step=start, num_steps=stop - start
+        )
+        response = self._call(lambda: self._stub.SkipSteps(request))
+        return not response.already_skipped
+
     def publish(
         self, name: str, snapshot_step: int, report_step: int, weights: bytes
     ) -> bool:
@@ -202,6 +221,16 @@ class GrpcTransport:
         """Closes the channel; calls that wait fail."""
         self._closed.set()
         self._channel.close()
+
+
+def _why_not(channel: grpc.Channel) -> str:
+    """Returns why a channel does not connect, in gRPC's words."""
+    check = cast("Any", channel).unary_unary("/grpc.health.v1.Health/Check")
+    try:
+        check(b"", timeout=1.0)
+    except grpc.RpcError as error:
+        return cast("grpc.Call", error).details() or "no reason known"
+    return "it is there now"
 
 
 _Received: TypeAlias = list[Delivery] | None

@@ -63,6 +63,10 @@ class LocalTransport:
         already, _ = engine.report(step, rank, world_size, ids, losses)
         return not already
 
+    def skip(self, name: str, start: int, stop: int) -> bool:
+        """Passes over steps; False where they have been skipped already."""
+        return self._registry.open(name).skip(start, stop)
+
     def publish(
         self, name: str, snapshot_step: int, report_step: int, weights: bytes
     ) -> bool:
@@ -90,9 +94,11 @@ class _LocalStream:
         self._columns = engine.delivery.columns(request.columns)
 
     def __iter__(self) -> Iterator[Sequence[Delivery]]:
-        step = self._request.from_step
-        while step != self._engine.num_steps:
-            self._credits.acquire()
+        step, has_credit = self._request.from_step, False
+        while (step := self._engine.after_skips(step)) != self._engine.num_steps:
+            if not has_credit:
+                self._credits.acquire()
+            has_credit = True
             if self._closed.is_set():
                 return
             if self._request.super_batches:
@@ -108,8 +114,9 @@ class _LocalStream:
                 except concurrent.futures.CancelledError:
                     return
                 delivery = self._with_rows(_delivery(self._engine, record, self._slice))
-            yield [delivery]
-            step += 1
+            if self._engine.after_skips(step) == step:  # not skipped meanwhile
+                yield [delivery]
+                step, has_credit = step + 1, False
 
     def _super_batch(self, step: int) -> Delivery | None:
         candidates = self._engine.super_batch(step, self._closed.is_set)

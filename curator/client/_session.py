@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from curator.errors import (
     FeatureError,
     FeedbackError,
     SessionError,
+    SessionMismatchError,
     StepNotReportedError,
 )
 from curator.sessions import SessionInfo, rank_slice
@@ -59,7 +60,8 @@ class Session:
         # Whether this trainer reports: then reports, not fetches, are its progress.
         self._depends_on_reports = info.spec.depends_on_reports
         self._reports = self._depends_on_reports or info.next_step > 0
-        self._needs_initial_snapshot = info.needs_initial_snapshot
+        # The other ranks wait on the server for what rank 0 publishes.
+        self._needs_initial_snapshot = rank == 0 and info.needs_initial_snapshot
         self._outstanding: collections.OrderedDict[int, np.ndarray] = (
             collections.OrderedDict()
         )
@@ -173,6 +175,8 @@ class Session:
                 delivery = next(self._prefetcher, None)
                 if delivery is None:
                     return
+                # What lies between was skipped, before this trainer was restarted.
+                self._close_steps(range(self._next, delivery.step))
                 self._next = delivery.step + 1
                 self._epoch = delivery.epoch
                 self._epoch_end = delivery.epoch_first_step + delivery.epoch_num_steps
@@ -291,7 +295,51 @@ class Session:
         self._transport.report(self.name, step, self.rank, self.world_size, ids, losses)
         self._reports = True
         self._outstanding.pop(step, None)
-        self._reported.add(step)
+        self._close_steps([step])
+
+    def ack(self, batch: Batch | Any) -> None:
+        """Reports that a batch has been trained on, and says nothing of its losses.
+
+        What :meth:`report` does where there is no loss.
+        """
+        self.report(batch)
+
+    def skip(self, num_steps: int) -> range:
+        """Passes over the next steps, as after a loss spike.
+
+        The first of them is the first step that is not reported: a batch in hand that
+        is not reported is among them, and is not to be trained on. After
+        :meth:`load_state_dict` it is the state's, so that going back before a spike and
+        passing over it is two calls. Skipped steps leave no losses and no policy
+        remembers them; what was reported before stays as it is. The iterator goes on
+        after them. All ranks skip the same steps.
+
+        Args:
+            num_steps: How many steps.
+
+        Returns:
+            The steps that are skipped.
+
+        Raises:
+            SessionError: The session ends before.
+            ValueError: ``num_steps`` is not positive.
+        """
+        if num_steps < 1:
+            msg = f"num_steps: at least 1; got {num_steps}"
+            raise ValueError(msg)
+        start = self._unreported if self._reports else self._next
+        skipped = range(start, start + num_steps)
+        self._transport.skip(self.name, skipped.start, skipped.stop)
+        self._end_stream()  # what was received ahead is of these steps
+        for step in skipped:
+            self._outstanding.pop(step, None)
+        self._close_steps(skipped)
+        self._next = max(self._next, skipped.stop)
+        return skipped
+
+    def _close_steps(self, steps: Iterable[int]) -> None:
+        """Notes that steps need no report any more."""
+        self._reported.update(step for step in steps if step >= self._unreported)
         while self._unreported in self._reported:
             self._reported.remove(self._unreported)
             self._unreported += 1
@@ -365,9 +413,19 @@ class Session:
         The batches from there on are the ones that were defined then.
 
         Raises:
-            SessionMismatchError: The state is not of this session.
+            SessionMismatchError: The state is not of this session, or is ahead of it,
+                because the service was restored from an older checkpoint.
         """
         step = read_state(state, self.name, self.info.fingerprint)
+        info = self.describe()
+        if step > max(info.num_defined, info.next_step):
+            msg = (
+                f"the state's next step is {step}, and session {self.name!r} has "
+                f"{info.num_defined} steps: the service was restored from an older "
+                "checkpoint than the trainer's. Load a trainer checkpoint of step "
+                f"{info.next_step} or before, or restore the service's newer one"
+            )
+            raise SessionMismatchError(msg)
         self._end_stream()
         self._next = self._unreported = step
         self._outstanding.clear()

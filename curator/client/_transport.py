@@ -138,6 +138,10 @@ class Transport(Protocol):
         """Reports a rank's slice of a step; False where it was reported already."""
         ...
 
+    def skip(self, name: str, start: int, stop: int) -> bool:
+        """Passes over steps; False where they have been skipped already."""
+        ...
+
     def publish(
         self, name: str, snapshot_step: int, report_step: int, weights: bytes
     ) -> bool:

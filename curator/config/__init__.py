@@ -12,11 +12,12 @@ from curator.config._load import (
     session_to_table,
 )
 from curator.config._ray import RaySpec
+from curator.config._security import Permission, TlsSpec, TokenSpec, is_local
+from curator.config._server import ServerSpec
 from curator.config._specs import (
     Config,
     ModelSpec,
     PoolSpec,
-    ServerSpec,
     SessionSpec,
     Weighting,
     check_session_name,
@@ -26,14 +27,18 @@ from curator.config._specs import (
 __all__ = [
     "Config",
     "ModelSpec",
+    "Permission",
     "PoolSpec",
     "RaySpec",
     "ServerSpec",
     "SessionSpec",
+    "TlsSpec",
+    "TokenSpec",
     "Weighting",
     "check_references",
     "check_session_name",
     "did_you_mean",
+    "is_local",
     "load_config",
     "parse_config",
     "parse_session",

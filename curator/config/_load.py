@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from curator.config._ray import RaySpec
+from curator.config._security import TlsSpec, TokenSpec
+from curator.config._server import ServerSpec
 from curator.config._specs import (
     MODEL_OUTPUTS,
     Config,
     ModelSpec,
     PoolSpec,
-    ServerSpec,
     SessionSpec,
     check_session_name,
     did_you_mean,
@@ -77,12 +78,7 @@ def parse_config(table: Table, *, base: Path | None = None) -> Config:
     """
     base = (base or Path.cwd()).absolute()
     _check_keys("", table, {"server", "ray", "pools", "models", "sessions"})
-    server = _build(ServerSpec, "server", _table("server", table.get("server", {})))
-    server = dataclasses.replace(
-        server,
-        state_dir=str(base / server.state_dir),
-        python_path=[str(base / entry) for entry in server.python_path],
-    )
+    server = _parse_server(_table("server", table.get("server", {})), base)
     if "ray" in table and server.executor != "ray":
         msg = "ray: this table needs server.executor = 'ray'; set that, or leave it out"
         raise ConfigError(msg)
@@ -91,23 +87,45 @@ def parse_config(table: Table, *, base: Path | None = None) -> Config:
         ray=_build(RaySpec, "ray", _table("ray", table.get("ray", {}))),
         pools={
             name: _resolve(_build(PoolSpec, where, body), "path", base)
-            for name, where, body in _entries("pools", table)
+            for name, where, body in _entries("pools", table.get("pools", {}))
         },
         models={
             name: _resolve(
                 _resolve(_build(ModelSpec, where, body), "weights", base), "path", base
             )
-            for name, where, body in _entries("models", table)
+            for name, where, body in _entries("models", table.get("models", {}))
         },
         sessions={
             name: parse_session(body, where=where)
-            for name, where, body in _entries("sessions", table)
+            for name, where, body in _entries("sessions", table.get("sessions", {}))
         },
     )
     for name, session in config.sessions.items():
         check_session_name(name)
         check_references(session, config.pools, config.models, f"sessions.{name}")
     return config
+
+
+def _parse_server(table: Table, base: Path) -> ServerSpec:
+    """Returns the ``[server]`` table with those inside it."""
+    values = dict(table)
+    ready: dict[str, object] = {}
+    if "tls" in values:
+        tls = _build(TlsSpec, "server.tls", _table("server.tls", values.pop("tls")))
+        for field in ("cert", "key", "client_ca"):
+            tls = _resolve(tls, field, base)
+        ready["tls"] = tls
+    if "tokens" in values:
+        ready["tokens"] = {
+            name: _resolve(_build(TokenSpec, where, body), "file", base)
+            for name, where, body in _entries("server.tokens", values.pop("tokens"))
+        }
+    server = _build(ServerSpec, "server", values, **ready)
+    return dataclasses.replace(
+        server,
+        state_dir=str(base / server.state_dir),
+        python_path=[str(base / entry) for entry in server.python_path],
+    )
 
 
 def parse_session(table: Table, *, where: str = "session") -> SessionSpec:
@@ -218,9 +236,9 @@ def _parse_component(
     return _build(known[name], where, table)
 
 
-def _entries(kind: str, table: Table) -> list[tuple[str, str, Table]]:
-    """Returns (name, dotted key, table) of every sub-table of ``table[kind]``."""
-    tables = _table(kind, table.get(kind, {}))
+def _entries(kind: str, value: object) -> list[tuple[str, str, Table]]:
+    """Returns (name, dotted key, table) of every table in the table ``kind``."""
+    tables = _table(kind, value)
     return [(k, f"{kind}.{k}", _table(f"{kind}.{k}", v)) for k, v in tables.items()]
 
 

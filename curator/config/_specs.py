@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from curator.config._ray import RaySpec
+from curator.config._server import ServerSpec
 from curator.errors import ConfigError
 from curator.policies import Policy, RememberingPolicy, Uniform
 from curator.samplers import Sampler
@@ -23,7 +24,6 @@ __all__ = [
     "Config",
     "ModelSpec",
     "PoolSpec",
-    "ServerSpec",
     "SessionSpec",
     "Weighting",
     "check_session_name",
@@ -34,7 +34,6 @@ Weighting: TypeAlias = Literal["sum", "mean"]
 """What a sampler's weights preserve: over an epoch, the weighted sum of the gradients
 (InfoBatch; a step's mean gradient grows as fewer examples are kept), or their mean."""
 
-MIB = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # The keys that a kind of model needs, and those that it may have.
 _MODULE_KEYS = ("args", "weights", "device", "dtype", "micro_batch_size")
@@ -52,56 +51,6 @@ MODEL_OUTPUTS = {
         {"loss", "entropy", "nuclear_norm", "projection", "num_tokens"}
     ),
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class ServerSpec:
-    """The ``[server]`` table.
-
-    Attributes:
-        listen: ``HOST:PORT`` or ``unix:PATH``; port 0 picks a free one.
-        state_dir: Folder of ledgers, snapshots and caches; made where it is missing.
-        python_path: Folders added to the import path, where model factories live.
-        max_message_bytes: Largest single message that is accepted. Everything large
-            is streamed in chunks of 4 MiB at most, so this bounds reports and
-            selections; the default leaves room for batches of a million examples.
-        max_snapshot_bytes: Largest snapshot that is accepted.
-        executor: Where models score: ``local``, in this process, or ``ray``, on the
-            cluster of the ``[ray]`` table. The stream of batches is the same.
-        metrics: ``HOST:PORT`` where Prometheus finds the service's metrics; nowhere by
-            default.
-    """
-
-    listen: str = "127.0.0.1:50051"
-    state_dir: str = "curator-state"
-    python_path: list[str] = dataclasses.field(default_factory=list[str])
-    max_message_bytes: int = 64 * MIB
-    max_snapshot_bytes: int = 16 * 1024 * MIB
-    executor: Literal["local", "ray"] = "local"
-    metrics: str | None = None
-
-    def __post_init__(self) -> None:
-        host, _, port = self.listen.rpartition(":")
-        if host != "unix" and not (host and port.isdigit() and int(port) < 65536):
-            msg = (
-                f"listen: expected 'HOST:PORT' or 'unix:PATH'; got {self.listen!r}, "
-                "for example '127.0.0.1:50051'"
-            )
-            raise ValueError(msg)
-        if self.metrics is not None:
-            host, _, port = self.metrics.rpartition(":")
-            if not (host and port.isdigit() and int(port) < 65536):
-                msg = (
-                    f"metrics: expected 'HOST:PORT'; got {self.metrics!r}, for example "
-                    "'127.0.0.1:9464'"
-                )
-                raise ValueError(msg)
-        if self.max_message_bytes < MIB:
-            msg = f"max_message_bytes: at least 1 MiB; got {self.max_message_bytes}"
-            raise ValueError(msg)
-        if self.max_snapshot_bytes < 1:
-            msg = f"max_snapshot_bytes: at least 1; got {self.max_snapshot_bytes}"
-            raise ValueError(msg)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,12 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from curator.config import SessionSpec
 from curator.engine._drafting import draft
 from curator.engine._epochs import Epochs
 from curator.engine._executor import ScoringResult
 from curator.engine._features import FeatureSource
 from curator.engine._memory import PolicyMemory
+from curator.engine._skips import Skips
 from curator.engine._snapshots import SnapshotStore
 from curator.engine._steps import READY_STEPS, DefinedSteps
 from curator.errors import SessionError
@@ -26,6 +29,8 @@ __all__ = ["Definer"]
 # Super-batches that are scored while the one before them is: one more than keeps the
 # scorers busy while a policy chooses.
 SCORING_AHEAD = 2
+# Steps that are skipped are written in blocks: a sync for each would take minutes.
+_SKIPPED_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +59,7 @@ class Definer:
         features: FeatureSource,
         snapshots: SnapshotStore,
         memory: PolicyMemory | None,
+        skips: Skips,
         steps: DefinedSteps,
         condition: threading.Condition,
     ) -> None:
@@ -62,6 +68,7 @@ class Definer:
         self._features = features
         self._snapshots = snapshots
         self._memory = memory
+        self._skips = skips
         self._steps = steps
         self._condition = condition
         self._stopped = False
@@ -82,9 +89,12 @@ class Definer:
         records: list[StepRecord] = []
         with self._condition:
             stop = max(first, self._steps.last_asked + READY_STEPS) + 1
+            stop = min(stop, first + 4 * READY_STEPS)  # in memory, and in one sync
         for step in range(first, stop):
             if step == self._epochs.num_steps or not may_define(step):
                 break
+            if step in self._skips:
+                break  # it is for define_skipped()
             try:
                 super_batch = self._epochs.super_batch(step)
                 features = self._features.own(super_batch)
@@ -93,6 +103,31 @@ class Definer:
                 if not records:
                     raise
                 break  # those before it are whole; it is tried again, alone
+        self._steps.add(*records)
+
+    def define_skipped(self, first: int, may_define: Callable[[int], bool]) -> None:
+        """Writes steps that are skipped to the ledger, so that it has no gap.
+
+        Args:
+            first: The next step, which is skipped.
+            may_define: As for :meth:`define_ahead`.
+        """
+        stop = min(self._skips.after(first), first + _SKIPPED_AT_ONCE)
+        records: list[StepRecord] = []
+        for step in range(first, stop):
+            if step == self._epochs.num_steps or not may_define(step):
+                break
+            late = self._scoring.pop(step, None)
+            if late is not None:
+                late.future.cancel()
+            records.append(
+                StepRecord(
+                    step=step,
+                    epoch=self._epochs.epoch_of(step),
+                    ids=np.empty(0, np.int64),
+                    weights=np.empty(0, np.float32),
+                )
+            )
         self._steps.add(*records)
 
     def define(self, step: int, may_define: Callable[[int], bool]) -> None:
@@ -168,7 +203,7 @@ class Definer:
     def _score_ahead(self, step: int, may_define: Callable[[int], bool]) -> None:
         """Starts scoring the steps after one that is being scored."""
         for later in range(step + 1, step + 1 + SCORING_AHEAD):
-            if later in self._scoring:
+            if later in self._scoring or later in self._skips:
                 continue
             with self._condition:
                 if not may_define(later):
@@ -198,7 +233,9 @@ class Definer:
         )
         as_of, forget_before = step + 1 - spec.max_ahead, 0
         if self._memory is not None:
-            forget_before = self._memory.forgettable_before(as_of)
+            # Not as of the next step: the newest rows that it is shown may be those of
+            # a step that is skipped before, and then the oldest ones are shown.
+            forget_before = self._memory.forgettable_before(as_of - 1)
         self._steps.add(record, forget_before=forget_before)
         if self._memory is not None:
             self._memory.add(record)

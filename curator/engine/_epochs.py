@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from curator.config import Weighting
+from curator.engine._plan_states import PlanState, PlanStates
 from curator.errors import SessionError
 from curator.ledger import Ledger
-from curator.samplers import EpochPlan, EpochPlanner, Run, Sampler
+from curator.samplers import EpochPlan, EpochPlanner, ResumablePlanner, Run, Sampler
 from curator.types import SuperBatch
 
 __all__ = ["Epochs"]
@@ -38,6 +39,8 @@ class Epochs:
         num_steps: int | None,
         max_ahead: int,
         weighting: Weighting,
+        states: PlanStates,
+        last_epoch: int | None = None,
     ) -> None:
         """Starts a sampler on a run.
 
@@ -49,9 +52,12 @@ class Epochs:
             max_ahead: The plan of an epoch that starts at step s is made as of the
                 report of step ``s - 1 - max_ahead``.
             weighting: The convention of the weights.
+            states: Where states of planners are kept.
+            last_epoch: The latest epoch to go on from; None for the latest there is.
 
         Raises:
             ConfigError: The run does not fit the sampler.
+            StorageError: A state is damaged.
         """
         self._sampler = sampler
         self._run = run
@@ -59,6 +65,8 @@ class Epochs:
         self._max_num_steps = num_steps
         self._max_ahead = max_ahead
         self._weighting: Weighting = weighting
+        self._states = states
+        self._is_past = last_epoch is not None
         self._lock = threading.Lock()
         self._planner: EpochPlanner = sampler.start(run)
         self._first = [0]  # first step of each epoch that is planned, and of the next
@@ -69,6 +77,24 @@ class Epochs:
         size = self._planner.num_examples_per_epoch
         self._fixed = None if size is None else size // run.super_batch_size
         self.depends_on_losses = size is None
+        if isinstance(self._planner, ResumablePlanner):
+            self._restore(self._planner, last_epoch)
+
+    def _restore(self, planner: ResumablePlanner, last_epoch: int | None) -> None:
+        state = self._states.newest(
+            last_epoch=last_epoch, num_reported=self._ledger.next_step()
+        )
+        if state is not None:
+            planner.restore(state.epoch, state.arrays)
+            self._first = state.first_steps.tolist()
+            self._num_observed = state.num_observed
+
+    def needed_from(self) -> int | None:
+        """Returns the first step whose reports are still needed; None for no step."""
+        if self._fixed is not None:
+            return None
+        with self._lock:
+            return self._states.needed_from()
 
     @property
     def num_steps(self) -> int | None:
@@ -107,6 +133,14 @@ class Epochs:
             first = self._first[epoch]
             return first, self._first[epoch + 1] - first
 
+    def epoch_of(self, step: int) -> int:
+        """Returns the epoch of a step that is defined, or may be."""
+        if self._fixed is not None:
+            return step // self._fixed
+        with self._lock:
+            self._advance(step)
+            return self._epoch_of(step)
+
     def super_batch(self, step: int) -> SuperBatch:
         """Returns the candidates of a step, the same ones whenever it is asked.
 
@@ -140,6 +174,8 @@ class Epochs:
                 num_steps=self._max_num_steps,
                 max_ahead=self._max_ahead,
                 weighting=self._weighting,
+                states=self._states,
+                last_epoch=epoch,
             )
         return self._past
 
@@ -164,10 +200,30 @@ class Epochs:
                 )
                 raise SessionError(msg)
             if as_of > self._num_observed:
+                if self._num_observed < self._ledger.first_step():
+                    msg = (
+                        f"the candidates of step {step} were planned from losses that "
+                        "are no longer kept (server.keep_steps)"
+                    )
+                    raise SessionError(msg)
                 for ids, losses in self._ledger.feedback(self._num_observed, as_of):
                     self._planner.observe(ids, losses)
                 self._num_observed = as_of
+            self._keep_state()
             self._planned = len(self._first) - 1
             self._plan = self._planner.plan(self._planned)
             num_steps = self._plan.num_examples // self._run.super_batch_size
             self._first.append(first + num_steps)
+
+    def _keep_state(self) -> None:
+        """Keeps the planner's state before the next plan, if that is a new one."""
+        epoch = len(self._first) - 1
+        if (
+            epoch > 0
+            and not self._is_past
+            and isinstance(self._planner, ResumablePlanner)
+        ):
+            state = PlanState(
+                np.array(self._first), self._num_observed, self._planner.state()
+            )
+            self._states.save(state)

@@ -7,10 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
+from curator.engine._skips import Skips
 from curator.errors import FeedbackError
 from curator.ledger import Ledger, Report
 
 __all__ = ["Feedback", "some"]
+
+# Equal losses of so many different examples are no coincidence.
+_TELLING = 8
 
 
 def some(ids: Int64[np.ndarray, " n"]) -> str:
@@ -28,8 +32,9 @@ class Feedback:
         next_step: The first step that is not closed.
     """
 
-    def __init__(self, batch_size: int, ledger: Ledger) -> None:
+    def __init__(self, batch_size: int, ledger: Ledger, skips: Skips) -> None:
         self._batch_size = batch_size
+        self._skips = skips
         self._ledger = ledger
         self.next_step = ledger.next_step()
 
@@ -56,6 +61,9 @@ class Feedback:
         Raises:
             FeedbackError: The ids are others, or the losses do not fit or look reduced.
         """
+        if step in self._skips:
+            msg = f"step {step} was skipped: it is not trained on, nor reported"
+            raise FeedbackError(msg)
         if not np.array_equal(ids, expected):
             msg = (
                 f"the ids are not those of rows {rows.start} to {rows.stop} of step "
@@ -71,12 +79,52 @@ class Feedback:
         next_step = self.next_step
         closes = _covers([*before, report], 0, self._batch_size)
         if closes and step == next_step:
-            next_step += 1
-            while _covers(self._ledger.reports(next_step), 0, self._batch_size):
-                next_step += 1
+            next_step = self._closed_from(step + 1)
         self._ledger.add_report(report, next_step=next_step)
         self.next_step = next_step
         return False, closes
+
+    def skip(self, start: int, stop: int) -> bool:
+        """Closes those steps of a range that are not closed yet.
+
+        What is closed already was trained on, and stays as it is: it may be that a
+        trainer went back before a loss spike and passes over what it has seen.
+
+        Returns:
+            Whether there were any.
+        """
+        start = self._skips.after(max(start, self.next_step))
+        if start >= stop:
+            return False
+        next_step = self._closed_from(
+            stop if start == self.next_step else self.next_step
+        )
+        self._skips.add(start, stop, next_step=next_step)
+        self.next_step = next_step
+        return True
+
+    def missing(self, world_size: int) -> str:
+        """Returns, in words, whose reports the first open step lacks."""
+        reports = self._ledger.reports(self.next_step)
+        size = self._batch_size // world_size
+        ranks = [
+            str(rank)
+            for rank in range(world_size)
+            if not _covers(reports, rank * size, (rank + 1) * size)
+        ]
+        if len(ranks) == 1:
+            return f"rank {ranks[0]} of {world_size} has"
+        return f"ranks {', '.join(ranks)} of {world_size} have"
+
+    def _closed_from(self, step: int) -> int:
+        """Returns the first step from ``step`` on that is not closed."""
+        while True:
+            after = self._skips.after(step)
+            if _covers(self._ledger.reports(after), 0, self._batch_size):
+                after += 1
+            if after == step:
+                return step
+            step = after
 
 
 def _usable(
@@ -91,8 +139,9 @@ def _usable(
         raise FeedbackError(msg)
     first = float(losses[0])
     # Step 0 may have equal losses: a head that starts from zero gives log(C) to all.
-    # So may 0/1 losses, and hinges, at any step: those are whole numbers.
-    is_reduced = len(losses) > 1 and step > 0 and bool((losses == first).all())
+    # So may 0/1 losses, and hinges, at any step: those are whole numbers. So may a few
+    # copies of one example, which a rank's slice may be made of.
+    is_reduced = len(losses) >= _TELLING and step > 0 and bool((losses == first).all())
     if is_reduced and not first.is_integer():
         msg = (
             f"step {step}: all {len(losses)} losses are {first:g}; that looks like a "

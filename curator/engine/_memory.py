@@ -7,6 +7,7 @@ import collections
 import numpy as np
 from jaxtyping import Float32
 
+from curator.engine._skips import Skips
 from curator.ledger import Ledger, StepRecord
 
 __all__ = ["PolicyMemory"]
@@ -16,16 +17,19 @@ class PolicyMemory:
     """The newest rows that a policy asked to remember, as of any step still to come.
 
     Held by the ledger, so it survives a restart, and bounded: rows that no step will
-    be shown again are dropped. Not thread-safe: steps are defined by one thread.
+    be shown again are dropped, and so are those of steps that are skipped. Not
+    thread-safe: steps are defined by one thread.
     """
 
-    def __init__(self, capacity: int, ledger: Ledger) -> None:
+    def __init__(self, capacity: int, ledger: Ledger, skips: Skips) -> None:
         """Reads what the ledger remembers.
 
         Args:
             capacity: How many rows the policy wants to see, at most.
             ledger: Where they are kept.
+            skips: Which steps are not trained on.
         """
+        self._skips = skips
         self._capacity = capacity
         self._steps = collections.deque(ledger.memory())
 
@@ -40,6 +44,7 @@ class PolicyMemory:
         Args:
             step: As in :meth:`rows`; drops the rows before.
         """
+        self._forget_skipped()
         num_rows = sum(len(rows) for number, rows in self._steps if number < step)
         while self._steps:
             number, rows = self._steps[0]
@@ -51,7 +56,13 @@ class PolicyMemory:
 
     def rows(self, step: int) -> Float32[np.ndarray, "rows width"]:
         """Returns the newest rows of the steps before ``step``, oldest first."""
+        self._forget_skipped()
         rows = [rows for number, rows in self._steps if number < step]
         if not rows:
             return np.empty((0, 1), np.float32)
         return np.concatenate(rows)[-self._capacity :]
+
+    def _forget_skipped(self) -> None:
+        if any(number in self._skips for number, _ in self._steps):
+            kept = [entry for entry in self._steps if entry[0] not in self._skips]
+            self._steps = collections.deque(kept)

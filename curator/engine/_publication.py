@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from curator.engine._executor import Executor
 from curator.engine._feedback import Feedback
 from curator.engine._snapshots import SnapshotStore
+from curator.engine._steps import DefinedSteps
 from curator.errors import SessionError, SnapshotError
 from curator.ledger import SnapshotRecord
 
@@ -25,6 +26,7 @@ class Publication:
         executor: Executor | None,
         feedback: Feedback,
         condition: threading.Condition,
+        steps: DefinedSteps,
         needs_initial: bool,
     ) -> None:
         """Keeps what it works with.
@@ -35,6 +37,7 @@ class Publication:
             executor: Who checks that they fit the learner.
             feedback: Which steps are closed.
             condition: The engine's; notified of each snapshot.
+            steps: Which steps are defined.
             needs_initial: Whether the learner has no weights until some are published.
         """
         self._name = name
@@ -42,6 +45,7 @@ class Publication:
         self._executor = executor
         self._feedback = feedback
         self._condition = condition
+        self._steps = steps
         self._needs_initial = needs_initial
 
     @property
@@ -78,6 +82,12 @@ class Publication:
 
     def _is_settled(self, snapshot_step: int, report_step: int) -> bool:
         """Whether a snapshot changes nothing any more. Called with the lock held."""
+        if max(snapshot_step - 1, report_step) > self._steps.num_defined:
+            msg = (
+                f"a snapshot of step {snapshot_step} that counts from the report of "
+                f"step {report_step}: {self._steps.num_defined} steps are defined"
+            )
+            raise SnapshotError(msg)
         initial = self._needs_initial and snapshot_step == 0
         if snapshot_step in self._snapshots or snapshot_step < self._snapshots.last:
             return True

@@ -27,6 +27,7 @@ from curator.engine._epochs import Epochs
 from curator.engine._executor import Executor
 from curator.engine._executors import Executors
 from curator.engine._identity import check_identity, mismatch
+from curator.engine._plan_states import PlanStates
 from curator.engine._session import SessionEngine
 from curator.engine._snapshots import SnapshotStore, storage_errors
 from curator.errors import (
@@ -42,7 +43,7 @@ from curator.samplers import Run
 from curator.sessions import SessionInfo
 from curator.store import FeatureStore
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "start_epochs"]
 
 
 class Registry:
@@ -163,7 +164,7 @@ class Registry:
     ) -> SessionEngine:
         known = ledger.meta()
         if "spec" in known:
-            recorded = parse_session(json.loads(known["spec"]))
+            recorded = _recorded(known["spec"], folder)
             if spec is not None and spec != recorded:
                 raise mismatch(name, recorded, spec)
             spec = recorded
@@ -183,15 +184,18 @@ class Registry:
         check_identity(name, spec, known, identity)
         if "spec" not in known:
             ledger.set_meta(identity)
+        if "num_examples" not in known:  # for who looks at it without the pool
+            ledger.set_meta({"num_examples": str(pool.num_examples)})
         text = json.dumps([name, identity], sort_keys=True).encode()
         return SessionEngine(
             name,
             spec,
             fingerprint=hashlib.blake2b(text, digest_size=8).hexdigest(),
             pool=pool,
-            epochs=_epochs(spec, pool, ledger),
+            epochs=start_epochs(spec, pool, ledger, PlanStates(folder / "plans")),
             executor=self._executor(name, spec, pool, learner, reference),
             ledger=ledger,
+            keep_steps=self.config.server.keep_steps,
             snapshots=SnapshotStore(folder / "snapshots", ledger),
             needs_initial_snapshot=spec.needs_learner
             and self.config.models[str(spec.learner)].weights is None,
@@ -338,7 +342,9 @@ def _claim(state: Path):
     return file
 
 
-def _epochs(spec: SessionSpec, pool: Pool, ledger: Ledger) -> Epochs:
+def start_epochs(
+    spec: SessionSpec, pool: Pool, ledger: Ledger, states: PlanStates
+) -> Epochs:
     """Starts a session's sampler on its pool."""
     columns: dict[str, np.ndarray] = {}
     if spec.sampler.columns:
@@ -361,4 +367,18 @@ def _epochs(spec: SessionSpec, pool: Pool, ledger: Ledger) -> Epochs:
         num_steps=spec.num_steps,
         max_ahead=spec.max_ahead,
         weighting=spec.weighting,
+        states=states,
     )
+
+
+def _recorded(spec: str, folder: Path) -> SessionSpec:
+    """Returns the specification that a ledger has.
+
+    Raises:
+        StorageError: It is damaged.
+    """
+    try:
+        return parse_session(json.loads(spec))
+    except (ValueError, ConfigError) as error:
+        msg = f"the ledger in {str(folder)!r} is damaged: its specification: {error}"
+        raise StorageError(msg) from error

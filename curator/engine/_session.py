@@ -19,6 +19,8 @@ from curator.engine._features import FeatureSource
 from curator.engine._feedback import Feedback, some
 from curator.engine._memory import PolicyMemory
 from curator.engine._publication import Publication
+from curator.engine._retention import Retention
+from curator.engine._skips import Skips
 from curator.engine._snapshots import SnapshotStore
 from curator.engine._steps import READY_STEPS, DefinedSteps
 from curator.errors import (
@@ -35,6 +37,9 @@ from curator.types import Features, SuperBatch
 __all__ = ["SessionEngine"]
 
 _log = logging.getLogger(__name__)
+
+# Each is a row of the ledger: a slip of the finger is not to fill a disk.
+_MOST_SKIPPED = 1_000_000
 
 
 class SessionEngine:
@@ -64,6 +69,7 @@ class SessionEngine:
         epochs: Epochs,
         executor: Executor | None,
         ledger: Ledger,
+        keep_steps: int | None,
         snapshots: SnapshotStore,
         needs_initial_snapshot: bool,
     ) -> None:
@@ -77,17 +83,19 @@ class SessionEngine:
         self._ledger = ledger
         self._condition = threading.Condition()
         self._steps = DefinedSteps(name, ledger, self._condition)
-        self._feedback = Feedback(spec.batch_size, ledger)
+        self._skips = Skips(ledger)
+        self._feedback = Feedback(spec.batch_size, ledger, self._skips)
         self._publication = Publication(
             name,
             snapshots=snapshots,
             executor=executor,
             feedback=self._feedback,
             condition=self._condition,
+            steps=self._steps,
             needs_initial=needs_initial_snapshot,
         )
         memory = (
-            PolicyMemory(spec.policy.memory_rows, ledger)
+            PolicyMemory(spec.policy.memory_rows, ledger, self._skips)
             if isinstance(spec.policy, RememberingPolicy)
             else None
         )
@@ -100,10 +108,12 @@ class SessionEngine:
             features=self._features,
             snapshots=snapshots,
             memory=memory,
+            skips=self._skips,
             steps=self._steps,
             condition=self._condition,
         )
         self.delivery = Delivery(spec, pool, self._features)
+        self._retention = Retention(keep_steps, ledger, epochs)
         self._selecting = threading.Lock()
         self._closed = False
         self._thread = threading.Thread(
@@ -132,6 +142,12 @@ class SessionEngine:
     def num_defined(self) -> int:
         """How many steps are defined: 0 to this."""
         return self._steps.num_defined
+
+    @property
+    def next_step(self) -> int:
+        """The first step that is not closed."""
+        with self._condition:
+            return self._feedback.next_step
 
     @property
     def num_steps(self) -> int | None:
@@ -220,20 +236,31 @@ class SessionEngine:
                     return
                 step = self._steps.num_defined
             try:
-                if self._depends_on_reports or self._features.of_models:
+                if step in self._skips:
+                    self._definer.define_skipped(step, self._has_candidates)
+                elif self._depends_on_reports or self._features.of_models:
                     self._definer.define(step, self._may_define)
                 else:
                     self._definer.define_ahead(step, self._has_candidates)
+                self._discard_old_steps()
             except Exception as error:
                 if self._closed:
                     return
                 _log.warning("session %r: step %d failed: %s", self.name, step, error)
                 self._steps.fail(error)
 
+    def _discard_old_steps(self) -> None:
+        closed = min(self._feedback.next_step, self._steps.num_defined)
+        self._retention.discard(closed)
+
     def _may_define(self, step: int) -> bool:
         """Whether a step may follow those before it now. Called with the lock held."""
         spec, num_steps = self.spec, self.num_steps
-        if spec.features == "trainer" or (num_steps is not None and step >= num_steps):
+        if num_steps is not None and step >= num_steps:
+            return False
+        if step in self._skips:
+            return self._has_candidates(step)
+        if spec.features == "trainer":
             return False
         if step > self._steps.last_asked + READY_STEPS:
             return False
@@ -246,6 +273,23 @@ class SessionEngine:
     def _is_reported(self, step: int) -> bool:
         """Whether what a step depends on has been reported, if it depends on it."""
         return self._feedback.next_step >= step - self.spec.max_ahead
+
+    def awaited_ranks(self, step: int, world_size: int) -> str | None:
+        """Returns which ranks' reports a step waits for, in words; None for none.
+
+        Args:
+            step: A step that somebody waits for.
+            world_size: How many ranks there are, by whoever waits.
+        """
+        with self._condition:
+            needs_report = self._depends_on_reports and not self._is_reported(step)
+            if not needs_report and self._has_candidates(step):
+                return None
+            return (
+                f"step {step} of session {self.name!r} waits for the report of step "
+                f"{self._feedback.next_step}: "
+                f"{self._feedback.missing(world_size)} not reported it"
+            )
 
     def select(
         self, step: int, ids: Int64[np.ndarray, " B"], features: Features
@@ -273,6 +317,15 @@ class SessionEngine:
             raise SessionError(msg)
         self._check_step(step)
         super_batch = self._epochs.super_batch(step)
+        with self._condition:  # what lies before it and is skipped, is soon defined
+            self._condition.wait_for(
+                lambda: (
+                    self._closed
+                    or self._steps.num_defined >= step
+                    or self._steps.num_defined not in self._skips
+                )
+            )
+            self._check_open()
         with self._selecting:
             if step < self._steps.num_defined:
                 return self._steps.get(step)
@@ -297,7 +350,9 @@ class SessionEngine:
                 )
                 raise SessionError(msg)
             complete, result = self._features.complete(super_batch, features)
-            return self._definer.append(super_batch, complete, result, None)
+            record = self._definer.append(super_batch, complete, result, None)
+            self._discard_old_steps()
+            return record
 
     # --- feedback ----------------------------------------------------------------
 
@@ -332,6 +387,44 @@ class SessionEngine:
             outcome = self._feedback.add(step, rows, ids, losses, expected)
             self._condition.notify_all()
         return outcome
+
+    def skip(self, start: int, stop: int) -> bool:
+        """Closes steps without training on them; whoever streams passes over them.
+
+        Those that are closed already stay as they are.
+
+        Args:
+            start: The first of them, from the first step that is not reported on.
+            stop: One after the last.
+
+        Returns:
+            False where all of them are closed already.
+
+        Raises:
+            SessionError: One of them is not of the session, or there are too many.
+        """
+        self._check_step(start)
+        if start >= stop:
+            msg = f"skip at least one step; got {start} to {stop}"
+            raise SessionError(msg)
+        self._check_step(stop - 1)
+        with self._condition:
+            self._check_open()
+            first = max(self._steps.num_defined, self._feedback.next_step)
+            if start > first or stop - start > _MOST_SKIPPED:
+                msg = (
+                    f"cannot skip steps {start} to {stop - 1}: session {self.name!r} "
+                    f"has {first} steps so far, and a skip starts at one of them, or "
+                    f"right after, and is at most {_MOST_SKIPPED} steps long"
+                )
+                raise SessionError(msg)
+            is_new = self._feedback.skip(start, stop)
+            self._condition.notify_all()
+        return is_new
+
+    def after_skips(self, step: int) -> int:
+        """Returns the first step from ``step`` on that is not skipped."""
+        return self._skips.after(step)
 
     def publish(
         self,

@@ -43,13 +43,12 @@ class SnapshotStore:
         self._ledger = ledger
         with storage_errors(f"the folder {str(folder)!r}"):
             folder.mkdir(exist_ok=True)
-        self._records = {record.snapshot_step: record for record in ledger.snapshots()}
-        self._with_file = collections.deque(
-            step for step in self._records if self.path(step).exists()
-        )
+        # A file without a record is an upload that a crash cut short.
+        files = sorted(int(path.stem) for path in folder.glob("*.safetensors"))
+        self._with_file = collections.deque(step for step in files if step in self)
 
     def __contains__(self, snapshot_step: int) -> bool:
-        return snapshot_step in self._records
+        return self._ledger.snapshot(snapshot_step) is not None
 
     def path(self, snapshot_step: int) -> Path:
         """Returns where the weights of a snapshot lie."""
@@ -58,7 +57,8 @@ class SnapshotStore:
     @property
     def last(self) -> int:
         """The newest snapshot there is, whether or not it counts yet; -1 for none."""
-        return next(reversed(self._records), -1)
+        last = self._ledger.last_snapshot()
+        return -1 if last is None else last.snapshot_step
 
     def newest(self, report_step: int) -> int | None:
         """Returns the snapshot that counts as of a report, None for the configured.
@@ -66,11 +66,8 @@ class SnapshotStore:
         Args:
             report_step: ``s - 1 - max_ahead`` for step s; negative before any report.
         """
-        # Snapshots arrive in order, so the first that counts from the end is it.
-        for record in reversed(self._records.values()):
-            if record.report_step <= report_step or record.snapshot_step == 0:
-                return record.snapshot_step
-        return None
+        record = self._ledger.last_snapshot(report_step)
+        return None if record is None else record.snapshot_step
 
     def receive(self, chunks: Iterable[bytes], num_bytes: int) -> tuple[Path, str]:
         """Writes an upload to a temporary file; returns it and its digest.
@@ -110,7 +107,6 @@ class SnapshotStore:
             finally:
                 os.close(folder)
         self._ledger.add_snapshot(record)
-        self._records[record.snapshot_step] = record
         self._with_file.append(record.snapshot_step)
 
     def discard_before(self, report_step: int) -> None:
@@ -120,5 +116,5 @@ class SnapshotStore:
             report_step: What the next undefined step is scored as of.
         """
         newest = self.newest(report_step)
-        while newest is not None and self._with_file[0] < newest:
+        while newest is not None and self._with_file and self._with_file[0] < newest:
             self.path(self._with_file.popleft()).unlink(missing_ok=True)

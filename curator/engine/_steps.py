@@ -7,7 +7,7 @@ import concurrent.futures
 import threading
 
 from curator.engine._waiting import Waiting
-from curator.errors import CuratorError
+from curator.errors import CuratorError, SessionError
 from curator.ledger import Ledger, StepRecord
 
 __all__ = ["READY_STEPS", "DefinedSteps"]
@@ -55,13 +55,23 @@ class DefinedSteps:
         return future
 
     def get(self, step: int) -> StepRecord:
-        """Returns the record of a step that is defined."""
+        """Returns the record of a step that is defined.
+
+        Raises:
+            SessionError: It is not kept any more.
+        """
         record = self._recent.get(step) or self._replayed.get(step)
         if record is None:
             # Whoever asks for an old step asks for the ones after it, too.
             steps = self._ledger.steps(step, step + READY_STEPS)
             self._replayed = {record.step: record for record in steps}
             record = self._replayed.get(step)
+        if record is None and step < (first := self._ledger.first_step()):
+            msg = (
+                f"step {step} of session {self._name!r} is no longer kept "
+                f"(server.keep_steps): the oldest is {first}"
+            )
+            raise SessionError(msg)
         if record is None:  # steps are contiguous: only a damaged ledger lacks one
             msg = f"session {self._name!r}: the ledger lacks step {step}"
             raise CuratorError(msg)

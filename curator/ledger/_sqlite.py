@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import sqlite3
 import threading
 from collections.abc import Generator, Iterator, Mapping
@@ -14,12 +13,20 @@ import numpy as np
 
 from curator.errors import StorageError
 from curator.ledger._records import Report, SnapshotRecord, StepRecord
+from curator.ledger._rows import (
+    array_of,
+    blob_of,
+    int_of,
+    step_from_row,
+    step_to_row,
+)
 
 __all__ = ["Ledger"]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _FEEDBACK_BLOCK = 256
+_DISCARD_BLOCK = 256  # steps of a transaction, so that defining never waits for long
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -31,7 +38,8 @@ CREATE TABLE steps (
     scores BLOB,              -- float32 little-endian [K]
     snapshot_step INTEGER,
     late INTEGER NOT NULL,
-    stats TEXT NOT NULL       -- JSON object of numbers
+    stats TEXT NOT NULL,      -- JSON object of numbers
+    checksum INTEGER          -- CRC-32 of the others; NULL before format 3
 );
 CREATE TABLE reports (
     step INTEGER NOT NULL,
@@ -51,9 +59,16 @@ CREATE TABLE snapshots (
     report_step INTEGER NOT NULL,
     digest TEXT NOT NULL
 );
+CREATE TABLE skips (start INTEGER PRIMARY KEY, stop INTEGER NOT NULL);
 -- Running totals, so that a session of a million steps opens at once.
 CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
 """
+
+# What makes a ledger of a version one of the next.
+_MIGRATIONS = {
+    2: "CREATE TABLE skips (start INTEGER PRIMARY KEY, stop INTEGER NOT NULL);"
+    "ALTER TABLE steps ADD COLUMN checksum INTEGER;",
+}
 
 
 class Ledger:
@@ -63,33 +78,58 @@ class Ledger:
     death of the process and of the machine. Safe to use from several threads.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Opens the ledger at ``path``, making it where there is none.
+
+        Args:
+            path: The file.
+            read_only: Whether only to look at it, which is safe while a server writes.
 
         Raises:
             StorageError: It cannot be read or written, or is of another version.
         """
         self._path = path
         self._lock = threading.Lock()
+        mode = "ro" if read_only else "rwc"
         with self._storage_errors():
             # Statements commit on their own; transactions are explicit.
             self._db = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
             )
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
+            if not read_only:
+                # Before anything is written: later it would need a whole rewrite.
+                self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                self._db.execute("PRAGMA journal_mode = WAL")
+                self._db.execute("PRAGMA synchronous = FULL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
+            if version == 0 and not read_only:
                 self._db.executescript(
                     f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = "
                     f"{FORMAT_VERSION}; COMMIT;"
                 )
-            elif version != FORMAT_VERSION:
+            elif version > FORMAT_VERSION or version < min(_MIGRATIONS):
                 msg = (
                     f"ledger {str(path)!r} has format {version}; this version of "
-                    f"batch-curator reads format {FORMAT_VERSION}"
+                    f"batch-curator reads formats {min(_MIGRATIONS)} to "
+                    f"{FORMAT_VERSION}"
                 )
                 raise StorageError(msg)
+            elif version < FORMAT_VERSION and read_only:
+                msg = (
+                    f"ledger {str(path)!r} has format {version}, of an older "
+                    "batch-curator: open its session once with this one, which makes "
+                    f"it format {FORMAT_VERSION}"
+                )
+                raise StorageError(msg)
+            elif version < FORMAT_VERSION:
+                steps = "".join(_MIGRATIONS[v] for v in range(version, FORMAT_VERSION))
+                self._db.executescript(
+                    f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = "
+                    f"{FORMAT_VERSION}; COMMIT;"
+                )
 
     @contextlib.contextmanager
     def _storage_errors(self) -> Generator[None]:
@@ -105,6 +145,9 @@ class Ledger:
             else:
                 what = f"cannot read or write the ledger: {error}"
             msg = f"{what} ({str(self._path)!r})"
+            raise StorageError(msg) from error
+        except UnicodeDecodeError as error:  # of what SQLite says of a damaged file
+            msg = f"the ledger {str(self._path)!r} is damaged: {error}"
             raise StorageError(msg) from error
 
     @contextlib.contextmanager
@@ -151,10 +194,11 @@ class Ledger:
         with self._transaction() as db:
             for record in records:
                 db.execute(
-                    "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _row(record)
+                    "INSERT INTO steps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    step_to_row(record),
                 )
                 if record.remember is not None:
-                    rows = _blob(record.remember, "<f4")
+                    rows = blob_of(record.remember, "<f4")
                     width = record.remember.shape[1]
                     db.execute(
                         "INSERT INTO memory VALUES (?, ?, ?)",
@@ -162,6 +206,32 @@ class Ledger:
                     )
                     db.execute("DELETE FROM memory WHERE step < ?", (forget_before,))
                 _add_totals(db, {**record.stats, "num_late": float(record.late)})
+
+    def first_step(self) -> int:
+        """Returns the first step that is kept; see :meth:`discard_before`."""
+        rows = self._query("SELECT value FROM meta WHERE key = 'first_step'")
+        return int_of(rows[0][0]) if rows else 0
+
+    def discard_before(self, step: int) -> None:
+        """Deletes the records and reports of steps before one, and gives space back.
+
+        The newest step is always kept, and so are totals. What is deleted at once is
+        little, so that other calls get in between.
+        """
+        step = min(step, self.num_defined() - 1)
+        first = self.first_step()
+        while first < step:
+            first = min(first + _DISCARD_BLOCK, step)
+            with self._transaction() as db:
+                db.execute("DELETE FROM steps WHERE step < ?", (first,))
+                db.execute("DELETE FROM reports WHERE step < ?", (first,))
+                db.execute(
+                    "INSERT OR REPLACE INTO meta VALUES ('first_step', ?)",
+                    (str(first),),
+                )
+            with self._lock, self._storage_errors():
+                # A script is run to its end, where execute() gives one page back.
+                self._db.executescript("PRAGMA incremental_vacuum")
 
     def step(self, step: int) -> StepRecord | None:
         """Returns the record of a step, or None where it is not defined."""
@@ -174,25 +244,13 @@ class Ledger:
             start,
             stop,
         )
-        return [
-            StepRecord(
-                step=_int(number),
-                epoch=_int(epoch),
-                ids=_array(ids, "<i8"),
-                weights=_array(weights, "<f4"),
-                scores=None if scores is None else _array(scores, "<f4"),
-                snapshot_step=None if snapshot_step is None else _int(snapshot_step),
-                late=bool(late),
-                stats=json.loads(str(stats)),
-            )
-            for number, epoch, ids, weights, scores, snapshot_step, late, stats in rows
-        ]
+        return [step_from_row(row, self._path) for row in rows]
 
     def memory(self) -> list[tuple[int, np.ndarray]]:
         """Returns the rows that steps remember and that are kept, in step order."""
         kept = self._query("SELECT step, width, rows FROM memory ORDER BY step")
         return [
-            (_int(step), _array(rows, "<f4").reshape(-1, _int(width)))
+            (int_of(step), array_of(rows, "<f4").reshape(-1, int_of(width)))
             for step, width, rows in kept
         ]
 
@@ -222,9 +280,9 @@ class Ledger:
                 ids, losses = np.empty(0, np.int64), np.empty(0, np.float32)
                 for _, blob, first, last, reported in parts:
                     if not len(ids):
-                        ids = _array(blob, "<i8")
+                        ids = array_of(blob, "<i8")
                         losses = np.full(len(ids), np.nan, np.float32)
-                    losses[_int(first) : _int(last)] = _array(reported, "<f4")
+                    losses[int_of(first) : int_of(last)] = array_of(reported, "<f4")
                 yield ids, losses
 
     def totals(self) -> dict[str, float]:
@@ -243,7 +301,7 @@ class Ledger:
         A report of the same rows of the step is kept as it was. Losses that are NaN
         are counted among the totals, as ``num_quarantined_losses``.
         """
-        losses = None if report.losses is None else _blob(report.losses, "<f4")
+        losses = None if report.losses is None else blob_of(report.losses, "<f4")
         with self._transaction() as db:
             added = db.execute(
                 "INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)",
@@ -256,6 +314,26 @@ class Ledger:
                 "INSERT OR REPLACE INTO meta VALUES ('next_step', ?)", (str(next_step),)
             )
 
+    def add_skip(self, start: int, stop: int, *, next_step: int) -> None:
+        """Records that steps ``start`` to ``stop`` are not trained on.
+
+        Args:
+            start: The first of them.
+            stop: One after the last.
+            next_step: The first step that is not closed, now that these are.
+        """
+        with self._transaction() as db:
+            db.execute("INSERT INTO skips VALUES (?, ?)", (start, stop))
+            _add_totals(db, {"num_skipped": float(stop - start)})
+            db.execute(
+                "INSERT OR REPLACE INTO meta VALUES ('next_step', ?)", (str(next_step),)
+            )
+
+    def skips(self) -> list[tuple[int, int]]:
+        """Returns the ranges of steps that are not trained on, in order."""
+        rows = self._query("SELECT start, stop FROM skips ORDER BY start")
+        return [(int_of(start), int_of(stop)) for start, stop in rows]
+
     def reports(self, step: int) -> list[Report]:
         """Returns the reports of a step, by first row."""
         rows = self._query(
@@ -265,9 +343,9 @@ class Ledger:
         return [
             Report(
                 step=step,
-                start=_int(start),
-                stop=_int(stop),
-                losses=None if losses is None else _array(losses, "<f4"),
+                start=int_of(start),
+                stop=int_of(stop),
+                losses=None if losses is None else array_of(losses, "<f4"),
             )
             for start, stop, losses in rows
         ]
@@ -275,7 +353,7 @@ class Ledger:
     def next_step(self) -> int:
         """Returns the first step that is not closed."""
         rows = self._query("SELECT value FROM meta WHERE key = 'next_step'")
-        return _int(rows[0][0]) if rows else 0
+        return int_of(rows[0][0]) if rows else 0
 
     def add_snapshot(self, snapshot: SnapshotRecord) -> None:
         """Records a published snapshot."""
@@ -285,29 +363,45 @@ class Ledger:
                 (snapshot.snapshot_step, snapshot.report_step, snapshot.digest),
             )
 
-    def snapshots(self) -> list[SnapshotRecord]:
-        """Returns the snapshots, by ``snapshot_step``."""
-        rows = self._query("SELECT * FROM snapshots ORDER BY snapshot_step")
-        return [SnapshotRecord(_int(s), _int(r), str(d)) for s, r, d in rows]
+    def snapshot(self, snapshot_step: int) -> SnapshotRecord | None:
+        """Returns the snapshot of a step, or None."""
+        return self._snapshot("snapshot_step = ?", snapshot_step)
+
+    def last_snapshot(self, report_step: int | None = None) -> SnapshotRecord | None:
+        """Returns the newest snapshot, or None.
+
+        Args:
+            report_step: As of the report of that step; snapshot 0 counts from the
+                start. None: the newest there is.
+        """
+        if report_step is None:
+            return self._snapshot("TRUE")
+        return self._snapshot("report_step <= ? OR snapshot_step = 0", report_step)
+
+    def snapshots(self, first: int = 0) -> list[SnapshotRecord]:
+        """Returns the snapshots from ``snapshot_step`` ``first`` on, in order."""
+        rows = self._query(
+            "SELECT * FROM snapshots WHERE snapshot_step >= ? ORDER BY snapshot_step",
+            first,
+        )
+        return [SnapshotRecord(int_of(s), int_of(r), str(d)) for s, r, d in rows]
+
+    def _snapshot(self, condition: str, *args: int) -> SnapshotRecord | None:
+        # Snapshots arrive in order: read from the end, it is among the first rows, so
+        # a million of them cost no more than one.
+        rows = self._query(
+            f"SELECT * FROM snapshots WHERE {condition} "
+            "ORDER BY snapshot_step DESC LIMIT 1",
+            *args,
+        )
+        return next(
+            (SnapshotRecord(int_of(s), int_of(r), str(d)) for s, r, d in rows), None
+        )
 
     def close(self) -> None:
         """Closes the file."""
         with self._lock:
             self._db.close()
-
-
-def _row(record: StepRecord) -> tuple[object, ...]:
-    """Returns the row of table ``steps``."""
-    return (
-        record.step,
-        record.epoch,
-        _blob(record.ids, "<i8"),
-        _blob(record.weights, "<f4"),
-        None if record.scores is None else _blob(record.scores, "<f4"),
-        record.snapshot_step,
-        int(record.late),
-        json.dumps(dict(record.stats)),
-    )
 
 
 def _add_totals(db: sqlite3.Connection, values: Mapping[str, float]) -> None:
@@ -316,16 +410,3 @@ def _add_totals(db: sqlite3.Connection, values: Mapping[str, float]) -> None:
         "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
         values.items(),
     )
-
-
-def _int(value: object) -> int:
-    return int(str(value))
-
-
-def _blob(array: np.ndarray, dtype: str) -> bytes:
-    return array.astype(dtype, copy=False).tobytes()
-
-
-def _array(blob: object, dtype: str) -> np.ndarray:
-    # A copy: the array owns its memory and is writable like any other.
-    return np.frombuffer(bytes(blob), dtype).copy()  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,6 @@ Shapes: ``B`` is the super-batch size, ``n`` the number of usable candidates.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TypeVar, cast
 
@@ -41,6 +40,9 @@ __all__ = [
     "read_scores",
     "wrong_feature",
 ]
+
+# No model has such logits, and their sums are still finite in float32.
+_LARGEST = 1e9
 
 _Value = TypeVar("_Value")
 
@@ -212,10 +214,11 @@ def _read_embeddings(
 
 
 def _check_logits(name: str, scale: float, bias: float | None, loss: PairLoss) -> None:
-    if not (math.isfinite(scale) and scale > 0):
+    if not 0 < scale <= _LARGEST:
         msg = (
-            f"feature {name!r}: logit_scale must be finite and above 0; got {scale}. "
-            "It is what similarities are multiplied by, not its logarithm"
+            f"feature {name!r}: logit_scale must be above 0, and at most "
+            f"{_LARGEST:g}; got {scale}. It is what similarities are multiplied by, "
+            "not its logarithm"
         )
         raise FeatureError(msg)
     if loss == "sigmoid" and bias is None:
@@ -225,8 +228,11 @@ def _check_logits(name: str, scale: float, bias: float | None, loss: PairLoss) -
             "'softmax' for a model trained with that"
         )
         raise FeatureError(msg)
-    if bias is not None and not math.isfinite(bias):
-        msg = f"feature {name!r}: logit_bias must be finite; got {bias}"
+    if bias is not None and not abs(bias) <= _LARGEST:
+        msg = (
+            f"feature {name!r}: logit_bias must be between -{_LARGEST:g} and "
+            f"{_LARGEST:g}; got {bias}"
+        )
         raise FeatureError(msg)
 
 

@@ -6,7 +6,13 @@ line in :data:`SAMPLERS`, a page in ``docs/samplers``. The contract test picks i
 
 from __future__ import annotations
 
-from curator.samplers._base import EpochPlan, EpochPlanner, Run, Sampler
+from curator.samplers._base import (
+    EpochPlan,
+    EpochPlanner,
+    ResumablePlanner,
+    Run,
+    Sampler,
+)
 from curator.samplers._infobatch import InfoBatch
 from curator.samplers._permutation import Permutation
 from curator.samplers._repb import RePB
@@ -22,6 +28,7 @@ __all__ = [
     "InfoBatch",
     "Permutation",
     "RePB",
+    "ResumablePlanner",
     "Run",
     "Sampler",
     "SeTa",

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64
 
-__all__ = ["EpochPlan", "EpochPlanner", "Run", "Sampler"]
+__all__ = ["EpochPlan", "EpochPlanner", "ResumablePlanner", "Run", "Sampler"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,6 +92,19 @@ class EpochPlanner(Protocol):
             losses: Un-reduced and un-weighted; NaN where none was reported, or one
                 that is not finite: the example is as if it had not been trained on.
         """
+        ...
+
+
+@runtime_checkable
+class ResumablePlanner(EpochPlanner, Protocol):
+    """A planner from losses whose state can be kept, so that nothing is replayed."""
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Returns all that later plans depend on, by name; not to be changed."""
+        ...
+
+    def restore(self, epoch: int, state: Mapping[str, np.ndarray]) -> None:
+        """Takes a state that was kept before an epoch was planned, which comes next."""
         ...
 
 

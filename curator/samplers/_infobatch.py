@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import ClassVar
 
@@ -151,6 +152,15 @@ class InfoBatchPlanner:
         """Keeps the finite losses of a batch as the last ones of its examples."""
         finite = np.isfinite(losses)
         self._losses[ids[finite]] = losses[finite]
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Returns the last losses."""
+        return {"losses": self._losses}
+
+    def restore(self, epoch: int, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from the last losses, as they were before an epoch was planned."""
+        self._following = epoch
+        self._losses = state["losses"].copy()
 
     def plan(self, epoch: int) -> EpochPlan:
         """Returns the plan of the next epoch.

@@ -6,6 +6,7 @@ Shapes: ``n`` is a number of examples, ``N`` the size of the pool.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -103,6 +104,16 @@ class RePBPlanner:
             noise = Noise(self._run.seed, self._following, "repb batch")
             unlucky = noise.uniform(low) < self._sampler.prune_ratio
             self._state[low[unlucky]] = _PRUNED
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Returns what was decided about each example, and how often it was in."""
+        return {"state": self._state, "num_epochs_in": self._num_epochs_in}
+
+    def restore(self, epoch: int, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from what was decided before an epoch was planned."""
+        self._following = epoch
+        self._state = state["state"].copy()
+        self._num_epochs_in = state["num_epochs_in"].copy()
 
     def plan(self, epoch: int) -> EpochPlan:
         """Returns the plan of the next epoch.

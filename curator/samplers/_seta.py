@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -120,6 +121,15 @@ class SeTaPlanner:
         """Keeps the finite losses of a batch as the last ones of its examples."""
         finite = np.isfinite(losses)
         self._losses[ids[finite]] = losses[finite]
+
+    def state(self) -> Mapping[str, np.ndarray]:
+        """Returns the last losses."""
+        return {"losses": self._losses}
+
+    def restore(self, epoch: int, state: Mapping[str, np.ndarray]) -> None:
+        """Goes on from the last losses, as they were before an epoch was planned."""
+        self._following = epoch
+        self._losses = state["losses"].copy()
 
     def plan(self, epoch: int) -> EpochPlan:
         """Returns the plan of the next epoch.

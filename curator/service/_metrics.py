@@ -48,6 +48,7 @@ _COSTS = (
         "Steps drawn uniformly because scoring took too long.",
         "num_late",
     ),
+    ("curator_steps_skipped", "Steps that trainers passed over.", "num_skipped"),
 )
 _MODELS = ("learner", "reference")
 

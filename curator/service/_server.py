@@ -12,6 +12,8 @@ from curator import wire
 from curator.engine import Registry
 from curator.errors import ServiceError
 from curator.rpc.v1 import curation_pb2 as pb
+from curator.service._auth import Gate, check_exposure, permission_for
+from curator.service._credentials import Certificates
 from curator.service._servicer import Servicer, guard
 
 __all__ = ["Server"]
@@ -24,18 +26,34 @@ MAX_CALLS = 1024
 class Server:
     """A gRPC server that serves from when it is made until it is stopped."""
 
-    def __init__(self, registry: Registry, listen: str | None = None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        listen: str | None = None,
+        *,
+        insecure: bool = False,
+    ) -> None:
         """Starts to listen.
 
         Args:
             registry: What to serve; the caller closes it after the server.
             listen: ``HOST:PORT`` or ``unix:PATH``; the configuration's by default.
+            insecure: Whether other machines may reach it without TLS or tokens.
 
         Raises:
+            ConfigError: Other machines would; or the certificate or a token cannot be
+                read.
             ServiceError: The address cannot be listened on.
         """
-        listen = listen or registry.config.server.listen
-        max_bytes = registry.config.server.max_message_bytes
+        spec = registry.config.server
+        listen = listen or spec.listen
+        if not insecure:
+            check_exposure(listen, spec)
+        gate = Gate(spec.tokens)
+        tls = None
+        if spec.tls is not None:
+            tls = Certificates(spec.tls).server_credentials()
+        max_bytes = spec.max_message_bytes
         self._server = grpc.server(
             concurrent.futures.ThreadPoolExecutor(
                 MAX_CALLS, thread_name_prefix="curator-call"
@@ -52,11 +70,15 @@ class Server:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        self._server.add_generic_rpc_handlers((_handlers(Servicer(registry)),))
+        servicer = Servicer(registry, gate)
+        self._server.add_generic_rpc_handlers((_handlers(servicer, gate),))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
-            port = self._server.add_insecure_port(listen)
+            if tls is None:
+                port = self._server.add_insecure_port(listen)
+            else:
+                port = self._server.add_secure_port(listen, tls)
         except RuntimeError as error:
             msg = (
                 f"cannot listen on {listen}: the port is in use, or the address is not "
@@ -80,16 +102,20 @@ class Server:
         self._server.stop(grace_seconds).wait()
 
 
-def _handlers(servicer: Servicer) -> grpc.GenericRpcHandler:
+def _handlers(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler:
     """Returns the handlers of every call of the service.
 
-    As the generated code has it, but for two things: errors become statuses, and
-    StreamBatches may answer with messages that are encoded already.
+    As the generated code has it, but for three things: tokens are checked, errors
+    become statuses, and StreamBatches may answer with messages that are encoded
+    already.
     """
     methods: dict[str, Any] = {}
     for method in _SERVICE.methods:
         function = guard(
-            getattr(servicer, method.name), is_stream=method.server_streaming
+            getattr(servicer, method.name),
+            gate,
+            permission_for(method.name),
+            is_stream=method.server_streaming,
         )
         request = getattr(pb, method.input_type.name).FromString
         response = getattr(pb, method.output_type.name).SerializeToString

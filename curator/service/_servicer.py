@@ -10,9 +10,12 @@ from typing import Any, TypeAlias, TypeVar
 import grpc
 
 from curator import wire
+from curator.config import Permission, SessionSpec
 from curator.engine import Registry
 from curator.errors import CuratorError, LimitError, ProtocolError, SnapshotError
 from curator.rpc.v1 import curation_pb2 as pb
+from curator.service._auth import Gate
+from curator.service._limits import OpenSessions, StreamSlots
 from curator.service._stream import BatchSource, Credits, ReadAhead, header_of
 
 __all__ = ["Servicer", "guard"]
@@ -29,10 +32,14 @@ class Servicer:
     from it, and a batch goes from the pool to the wire without changing threads.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, gate: Gate) -> None:
         self._registry = registry
+        self._gate = gate
+        self._sessions = OpenSessions(registry)
         server = registry.config.server
+        self._streams = StreamSlots(server.max_streams_per_client)
         self._max_message_bytes = server.max_message_bytes
+        self._stalled_after = server.stalled_rank_seconds
         self._max_snapshot_bytes = server.max_snapshot_bytes
 
     def OpenSession(  # noqa: N802 - the call's name
@@ -49,18 +56,28 @@ class Servicer:
         spec = None
         if request.HasField("spec"):
             spec = wire.spec_from_proto(request.spec)
-        info = self._registry.open(request.name, spec).info()
+            if self._makes_session(request.name, spec):
+                self._gate.check(context, "open")
+        info = self._sessions.open(request.name, spec).info()
         return pb.OpenSessionResponse(
             protocol_version=wire.PROTOCOL_VERSION, session=wire.info_to_proto(info)
         )
+
+    def _makes_session(self, name: str, spec: SessionSpec) -> bool:
+        """Whether a session would be what a client says, not the configuration."""
+        configured = self._registry.config.sessions
+        if name in configured:
+            return spec != configured[name]
+        return name not in self._registry.names()
 
     def StreamBatches(  # noqa: N802 - the call's name
         self, requests: Iterator[pb.StreamBatchesRequest], context: Context
     ) -> Iterator[pb.StreamBatchesResponse | bytes]:
         """Streams one rank's batches, one per credit."""
         start = _first(requests, "StreamBatches").start
-        engine = self._registry.open(start.session)
-        source = BatchSource(engine, start)
+        self._streams.take(self._gate.client(context), context)
+        engine = self._sessions.open(start.session)
+        source = BatchSource(engine, start, self._stalled_after)
         credits_ = Credits(start.credits)
         # When the call ends, whatever ends it, nothing goes on waiting for it.
         context.add_callback(credits_.end)
@@ -79,7 +96,7 @@ class Servicer:
     ) -> pb.SelectBatchResponse:
         """Answers a trainer's features with the sub-batch to train on."""
         start = _first(requests, "SelectBatch").start
-        engine = self._registry.open(start.session)
+        engine = self._sessions.open(start.session)
         payload = bytearray()
         # Features of one super-batch: two embeddings of two models at most.
         limit = 16 * self._max_message_bytes
@@ -98,7 +115,7 @@ class Servicer:
         self, request: pb.ReportStepRequest, context: Context
     ) -> pb.ReportStepResponse:
         """Records that a rank has trained on its slice of a step."""
-        engine = self._registry.open(request.session)
+        engine = self._sessions.open(request.session)
         losses = None
         if request.HasField("losses"):
             losses = wire.floats_from_proto(request.losses)
@@ -111,6 +128,15 @@ class Servicer:
         )
         return pb.ReportStepResponse(already_reported=already, closed=closed)
 
+    def SkipSteps(  # noqa: N802 - the call's name
+        self, request: pb.SkipStepsRequest, context: Context
+    ) -> pb.SkipStepsResponse:
+        """Passes over steps: they count as reported, without losses."""
+        start = request.from_step
+        engine = self._sessions.open(request.session)
+        is_new = engine.skip(start, start + request.num_steps)
+        return pb.SkipStepsResponse(already_skipped=not is_new)
+
     def PublishSnapshot(  # noqa: N802 - the call's name
         self, requests: Iterator[pb.PublishSnapshotRequest], context: Context
     ) -> pb.PublishSnapshotResponse:
@@ -122,7 +148,7 @@ class Servicer:
                 f"{self._max_snapshot_bytes}: raise server.max_snapshot_bytes"
             )
             raise LimitError(msg)
-        is_new = self._registry.open(start.session).publish(
+        is_new = self._sessions.open(start.session).publish(
             start.snapshot_step,
             start.report_step,
             _chunks(requests, start.num_bytes),
@@ -140,7 +166,7 @@ class Servicer:
         self, request: pb.DescribeSessionRequest, context: Context
     ) -> pb.DescribeSessionResponse:
         """Describes one session."""
-        info = self._registry.open(request.name).info()
+        info = self._sessions.open(request.name).info()
         return pb.DescribeSessionResponse(session=wire.info_to_proto(info))
 
 
@@ -166,17 +192,28 @@ def _chunks(
         yield request.chunk
 
 
-def guard(method: Callable[..., Any], *, is_stream: bool) -> Callable[..., Any]:
-    """Returns a call's method with its exceptions as statuses."""
+def guard(
+    method: Callable[..., Any], gate: Gate, permission: Permission, *, is_stream: bool
+) -> Callable[..., Any]:
+    """Returns a call's method with its exceptions as statuses, once it is allowed.
+
+    Args:
+        method: What answers the call.
+        gate: Decides before anything is read of what the client sends in chunks.
+        permission: What the call needs.
+        is_stream: Whether the method yields its answers.
+    """
 
     def unary(request: object, context: Context) -> Any:
         try:
+            gate.check(context, permission)
             return method(request, context)
         except Exception as error:
             _abort(context, error)
 
     def stream(request: object, context: Context) -> Iterator[Any]:
         try:
+            gate.check(context, permission)
             yield from method(request, context)
         except Exception as error:
             _abort(context, error)

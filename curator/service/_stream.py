@@ -13,7 +13,7 @@ from jaxtyping import Int64
 
 from curator import wire
 from curator.engine import SessionEngine
-from curator.errors import CuratorError
+from curator.errors import CuratorError, RankStalledError, SessionError
 from curator.ledger import StepRecord
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import rank_slice
@@ -28,15 +28,17 @@ class Credits:
     """How many more batches a client wants."""
 
     def __init__(self, initial: int) -> None:
-        self._available = threading.Semaphore(max(1, initial))
+        self._condition = threading.Condition()
+        self._available = max(1, initial)
         self._ended = False
 
     def read(self, requests: Iterator[pb.StreamBatchesRequest]) -> None:
         """Adds credits as they arrive, until the client hangs up."""
         try:
             for request in requests:
-                if request.credits:
-                    self._available.release(request.credits)
+                with self._condition:
+                    self._available += request.credits
+                    self._condition.notify()
         except grpc.RpcError:
             pass  # how a broken call ends its iterator
         finally:
@@ -44,8 +46,9 @@ class Credits:
 
     def end(self) -> None:
         """Lets whoever waits for a credit go."""
-        self._ended = True
-        self._available.release()
+        with self._condition:
+            self._ended = True
+            self._condition.notify_all()
 
     def take(self, *, blocking: bool = True) -> bool:
         """Takes a credit; False where there is none, or the client has hung up.
@@ -53,7 +56,13 @@ class Credits:
         Args:
             blocking: Whether to wait for one.
         """
-        return self._available.acquire(blocking) and not self._ended
+        with self._condition:
+            if blocking:
+                self._condition.wait_for(lambda: self._ended or self._available)
+            if self._ended or not self._available:
+                return False
+            self._available -= 1
+            return True
 
 
 class ReadAhead:
@@ -98,16 +107,32 @@ class ReadAhead:
 class BatchSource:
     """Headers and encoded rows of the batches of one stream."""
 
-    def __init__(self, engine: SessionEngine, start: pb.StreamStart) -> None:
+    def __init__(
+        self, engine: SessionEngine, start: pb.StreamStart, stalled_after: float
+    ) -> None:
         """Checks what the client asks for.
 
+        Args:
+            engine: The session.
+            start: What the client asks for.
+            stalled_after: How long another rank's report is waited for, in seconds.
+
         Raises:
-            SessionError: There is no such rank.
+            SessionError: There is no such rank, or no such step.
             ConfigError: There is no such column.
         """
         self._engine = engine
         self._from_step = start.from_step
         self._super_batches = start.super_batches
+        self._world_size = start.world_size
+        self._stalled_after = stalled_after
+        first = max(engine.num_defined, engine.next_step)
+        if not start.super_batches and start.from_step > first:
+            msg = (
+                f"session {engine.name!r} has {first} steps so far; batches were asked "
+                f"for from step {start.from_step} on"
+            )
+            raise SessionError(msg)
         self._rows = rank_slice(engine.spec.batch_size, start.rank, start.world_size)
         self._future: concurrent.futures.Future[StepRecord] | None = None
         self._closed = False
@@ -131,14 +156,18 @@ class BatchSource:
     def messages(self, credits_: Credits) -> Iterator[bytes]:
         """Yields the stream: a batch for each credit, and the end."""
         step, upcoming = self._from_step, None
-        while step != self._engine.num_steps:
-            batch = upcoming or self.batch(step)
+        while (step := self._engine.after_skips(step)) != self._engine.num_steps:
+            ready = upcoming is not None and upcoming[0].step == step
+            batch, upcoming = upcoming if ready else self.batch(step), None
+            if batch is not None and self._engine.after_skips(step) != step:
+                continue  # skipped while it was waited for
             if batch is None or not credits_.take():
                 return
-            step, upcoming = step + 1, None
+            step += 1
             together, size = [batch], batch[0].payload_bytes
             # Small batches that are wanted, and ready, travel in one message.
             while size + batch[0].payload_bytes <= wire.MESSAGE_BYTES:
+                step = self._engine.after_skips(step)
                 upcoming = self._batch_if_ready(step)
                 if upcoming is None or not credits_.take(blocking=False):
                     break
@@ -190,10 +219,22 @@ class BatchSource:
         future = self._future = self._engine.record(step)
         if self._closed:
             future.cancel()
-        try:
-            return future.result()
-        except concurrent.futures.CancelledError:
-            return None
+        while True:
+            try:
+                return future.result(self._stalled_after)
+            except concurrent.futures.CancelledError:
+                return None
+            except TimeoutError:
+                stalled = self._engine.awaited_ranks(step, self._world_size)
+                if stalled is None:
+                    continue  # it is the scorers that take their time
+                future.cancel()
+                msg = (
+                    f"{stalled} for {self._stalled_after:g} s. Restart what stalled: "
+                    "it is handed that step again. The others may go on with "
+                    "session.batches()"
+                )
+                raise RankStalledError(msg) from None
 
     def _encoded(
         self, header: pb.BatchHeader, ids: Int64[np.ndarray, " n"]

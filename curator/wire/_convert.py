@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf import json_format
 
 from curator.config import SessionSpec, Weighting, parse_session, session_to_table
-from curator.errors import FeatureError, ServiceError
+from curator.errors import ConfigError, FeatureError
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import SessionInfo
 
@@ -114,7 +114,11 @@ def _component_to_proto(table: Mapping[str, object]) -> pb.Component:
 
 
 def _component_from_proto(message: pb.Component) -> dict[str, object]:
-    fields = json_format.MessageToDict(message.fields)
+    try:
+        fields = json_format.MessageToDict(message.fields)
+    except ValueError as error:  # NaN and infinities, which JSON does not have
+        msg = f"{message.name!r}: every number must be finite: {error}"
+        raise ConfigError(msg) from error
     return {"name": message.name, **{k: _whole(v) for k, v in fields.items()}}
 
 
@@ -228,7 +232,7 @@ def _name_of(names: Mapping[str, int], value: int) -> str:
         if number == value:
             return name
     msg = f"unknown enumeration value {value}; known: {dict(names)}"
-    raise ServiceError(msg)
+    raise ConfigError(msg)
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -25,6 +25,8 @@ _STATUS: dict[type[CuratorError], grpc.StatusCode] = {
     errors.MissingDependencyError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StorageError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.LimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.AuthenticationError: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.CuratorError: grpc.StatusCode.INTERNAL,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import struct
 import threading
 import weakref
 from typing import cast
@@ -10,7 +11,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from curator.errors import ServiceError
+from curator.errors import FeatureError, ServiceError
 from curator.pools import RowSpans, zero_rows
 
 __all__ = [
@@ -159,17 +160,93 @@ def rows_from_bytes(
     Args:
         data: The stream.
         trusted: Whether it comes from a server of one's own choice. What comes from a
-            client is validated to the last offset before anything reads it.
+            client has columns of fixed width and is not compressed, so that it takes
+            the memory that it was sent in and no more, and is validated to the last
+            bit before anything reads it.
 
     Raises:
         ServiceError: It is no such stream.
+        FeatureError: It is none, and not trusted: the client's mistake.
     """
     try:
-        with pa.ipc.open_stream(data) as reader:
-            rows = reader.read_next_batch()
         if not trusted:
-            rows.validate(full=True)
-    except (pa.ArrowInvalid, OSError, StopIteration) as error:
+            return _checked_rows(data)
+        with pa.ipc.open_stream(data) as reader:
+            return reader.read_next_batch()
+    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:
+        error_class = ServiceError if trusted else FeatureError
         msg = f"received no valid Arrow IPC stream: {error}"
-        raise ServiceError(msg) from error
+        raise error_class(msg) from error
+
+
+def _checked_rows(data: pa.Buffer | bytes | memoryview) -> pa.RecordBatch:
+    """Returns the one record batch of a stream that may say anything.
+
+    Raises:
+        ValueError: It says something that is not allowed, or not true.
+        pa.ArrowException, StopIteration: It is no stream.
+    """
+    messages = pa.ipc.MessageReader.open_stream(data)
+    schema = pa.ipc.read_schema(_next_message(messages, "schema"))
+    if len(set(schema.names)) < len(schema):
+        msg = "two columns of the same name"
+        raise ValueError(msg)
+    for field in schema:
+        if not _is_plain(field.type):
+            msg = f"column {field.name!r} of type {field.type} is not of fixed width"
+            raise ValueError(msg)
+    message = _next_message(messages, "record batch")
+    if _is_compressed(message.metadata.to_pybytes()):
+        msg = "the rows are compressed; send them as they are"
+        raise ValueError(msg)
+    rows = pa.ipc.read_record_batch(message, schema)
+    rows.validate(full=True)
     return rows
+
+
+def _next_message(messages: pa.ipc.MessageReader, kind: str) -> pa.ipc.Message:
+    """Returns the next message, which has to be of a kind: Arrow trusts its caller."""
+    message = messages.read_next_message()
+    if message.type != kind:
+        msg = f"expected a message of kind {kind!r}; got {message.type!r}"
+        raise ValueError(msg)
+    return message
+
+
+def _is_plain(dtype: pa.DataType) -> bool:
+    """Whether rows of a type all take the same memory, and take some."""
+    if isinstance(dtype, pa.BaseExtensionType):
+        dtype = dtype.storage_type
+    if pa.types.is_fixed_size_list(dtype):
+        return dtype.list_size > 0 and _is_plain(dtype.value_type)
+    if pa.types.is_fixed_size_binary(dtype):
+        return dtype.byte_width > 0
+    return pa.types.is_primitive(dtype)
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether the flatbuffer of a record batch's message names a compression.
+
+    Arrow would undo it without a limit, and tells nobody before it does. The fields are
+    those of Message.fbs in the Arrow format: Message.header is the third, and
+    RecordBatch.compression the fourth. PyArrow has verified the flatbuffer.
+    """
+    (root,) = struct.unpack_from("<I", metadata, 0)
+    header = _flatbuffer_field(metadata, root, 2)
+    if header is None:
+        msg = "a record batch without a header"
+        raise ValueError(msg)
+    (offset,) = struct.unpack_from("<I", metadata, header)
+    return _flatbuffer_field(metadata, header + offset, 3) is not None
+
+
+def _flatbuffer_field(data: bytes, table: int, number: int) -> int | None:
+    """Returns where a field of a table lies, None where it is left out."""
+    (to_vtable,) = struct.unpack_from("<i", data, table)
+    vtable = table - to_vtable
+    (vtable_bytes,) = struct.unpack_from("<H", data, vtable)
+    entry = 4 + 2 * number
+    if entry >= vtable_bytes:
+        return None
+    (offset,) = struct.unpack_from("<H", data, vtable + entry)
+    return table + offset if offset else None

@@ -94,9 +94,12 @@ def test_what_is_named_exists(compose, services, repository):
 
 
 def test_the_service_is_apart_from_the_head_and_has_a_node_of_its_own(services):
-    script, config = services["service"]["command"]
+    script, config, *options = services["service"]["command"]
 
     assert (script, config) == ("./serve-on-ray.sh", "/srv/curator/server.ray.toml")
+    # Only the network protects it; the port is published on loopback.
+    assert options == ["--insecure"]
+    assert services["service"]["ports"][0].startswith("${CURATOR_LISTEN:-127.0.0.1}")
     assert services["service"]["environment"]["RAY_ADDRESS"] == "head:6379"
     assert "--head" in services["head"]["command"]
 

@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from odd_samplers import Worst
 
 from curator.config import Weighting
 from curator.engine._epochs import Epochs
+from curator.engine._plan_states import PlanStates
 from curator.errors import SessionError
 from curator.ledger import Ledger, Report, StepRecord
 from curator.samplers import Run, Uniform
@@ -23,6 +26,7 @@ def epochs_of(
     num_steps=None,
     max_ahead=0,
     weighting: Weighting = "sum",
+    folder=None,
 ):
     run = Run(num_examples=10, super_batch_size=3, seed=4, num_epochs=3)
     return Epochs(
@@ -32,6 +36,7 @@ def epochs_of(
         num_steps=num_steps,
         max_ahead=max_ahead,
         weighting=weighting,
+        states=PlanStates(folder or Path("nowhere")),
     )
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from curator.engine._memory import PolicyMemory
+from curator.engine._skips import Skips
 from curator.ledger import Ledger, StepRecord
 
 
@@ -25,7 +26,7 @@ def define(ledger, memory, number, rows, max_ahead=0):
 
 
 def test_newest_rows_come_back_oldest_first(ledger):
-    memory = PolicyMemory(3, ledger)
+    memory = PolicyMemory(3, ledger, Skips(ledger))
     assert memory.rows(0).shape[0] == 0
     for step in range(3):
         define(ledger, memory, step, [[step, 0], [step, 1]])
@@ -35,11 +36,11 @@ def test_newest_rows_come_back_oldest_first(ledger):
 
 
 def test_memory_survives_a_restart_and_is_as_small_as_it_may_be(ledger):
-    memory = PolicyMemory(3, ledger)
+    memory = PolicyMemory(3, ledger, Skips(ledger))
     for step in range(40):
         define(ledger, memory, step, [[step, 0], [step, 1]], max_ahead=2)
 
-    again = PolicyMemory(3, ledger)
+    again = PolicyMemory(3, ledger, Skips(ledger))
 
     # The next step, 40, is shown steps before 38; later ones at least those.
     for step in range(38, 41):
@@ -50,9 +51,9 @@ def test_memory_survives_a_restart_and_is_as_small_as_it_may_be(ledger):
 
 
 def test_a_step_that_remembers_nothing_changes_nothing(ledger):
-    memory = PolicyMemory(4, ledger)
+    memory = PolicyMemory(4, ledger, Skips(ledger))
     define(ledger, memory, 0, [[1, 2]])
     define(ledger, memory, 1, None)
 
     assert memory.rows(2).tolist() == [[1, 2]]
-    assert PolicyMemory(4, ledger).rows(2).tolist() == [[1, 2]]
+    assert PolicyMemory(4, ledger, Skips(ledger)).rows(2).tolist() == [[1, 2]]

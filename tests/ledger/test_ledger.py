@@ -70,6 +70,19 @@ def test_a_step_is_defined_once(ledger):
     assert ledger.num_defined() == 1
 
 
+def test_a_step_that_is_not_what_was_written_is_refused(ledger):
+    """A flipped bit between SQLite's own structures; SQLite does not notice it."""
+    ledger.append(record(0), record(1))
+    with ledger._transaction() as db:
+        (ids,) = db.execute("SELECT ids FROM steps WHERE step = 1").fetchone()
+        flipped = bytes([ids[0] ^ 1]) + ids[1:]
+        db.execute("UPDATE steps SET ids = ? WHERE step = 1", (flipped,))
+
+    assert_same(ledger.step(0), record(0))
+    with pytest.raises(StorageError, match=r"is damaged: step 1 is not what was writ"):
+        ledger.step(1)
+
+
 def test_totals_sum_what_steps_cost(ledger):
     ledger.append(record(0, stats={"scoring_seconds": 0.5}, late=True))
     ledger.append(record(1, stats={"scoring_seconds": 0.25}))
@@ -96,10 +109,11 @@ def test_snapshots_and_meta_come_back(ledger):
     ledger.add_snapshot(SnapshotRecord(1, 0, "cd"))
     ledger.set_meta({"spec": "x", "pool": "y"})
 
-    assert ledger.snapshots() == [
-        SnapshotRecord(1, 0, "cd"),
-        SnapshotRecord(2, 1, "ab"),
-    ]
+    assert ledger.snapshot(1) == SnapshotRecord(1, 0, "cd")
+    assert ledger.snapshot(3) is None
+    assert ledger.last_snapshot() == SnapshotRecord(2, 1, "ab")
+    assert ledger.last_snapshot(0) == SnapshotRecord(1, 0, "cd")
+    assert ledger.last_snapshot(-1) is None
     assert ledger.meta() == {"spec": "x", "pool": "y"}
 
 
@@ -127,7 +141,9 @@ def test_another_format_is_refused(tmp_path):
     db.execute("PRAGMA user_version = 99")
     db.close()
 
-    with pytest.raises(StorageError, match=r"has format 99; this version .* format 2"):
+    with pytest.raises(
+        StorageError, match=r"has format 99; this version .* formats 2 to 3"
+    ):
         Ledger(path)
 
 

@@ -126,7 +126,7 @@ def test_every_metric_of_ours_is_a_counter_by_its_rules(world, metrics):
 
     ours = {name: kind for name, kind in types.items() if name.startswith("curator_")}
     assert set(ours.values()) == {"counter"}
-    assert len(ours) == 9
+    assert len(ours) == 10
     samples = {key[0] for key in values if key[0].startswith("curator_")}
     assert all(name.endswith("_total") for name in samples)
     assert types["process_resident_memory_bytes"] == "gauge"  # of the process itself

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from curator import wire
 from curator.columns import column_to_numpy
-from curator.errors import ServiceError
+from curator.errors import FeatureError, ServiceError
 from curator.pools import MemoryPool
 from curator.rpc.v1 import curation_pb2 as pb
 
@@ -158,7 +158,7 @@ def test_more_bytes_than_announced_are_refused():
 
 @pytest.mark.parametrize("data", [b"", b"no arrow at all", b"\xff\xff\xff\xff\x10"])
 def test_bytes_that_are_no_rows_are_refused(data):
-    with pytest.raises(ServiceError, match=r"no valid Arrow IPC stream"):
+    with pytest.raises(FeatureError, match=r"no valid Arrow IPC stream"):
         wire.rows_from_bytes(data, trusted=False)
 
 

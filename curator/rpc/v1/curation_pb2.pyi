@@ -383,6 +383,7 @@ class SessionCost(_message.Message):
     NUM_TOPPED_UP_FIELD_NUMBER: _builtins.int
     NUM_LATE_FIELD_NUMBER: _builtins.int
     NUM_QUARANTINED_LOSSES_FIELD_NUMBER: _builtins.int
+    NUM_SKIPPED_FIELD_NUMBER: _builtins.int
     scoring_seconds: _builtins.float
     """time that scorers were busy"""
     selection_seconds: _builtins.float
@@ -401,6 +402,8 @@ class SessionCost(_message.Message):
     """steps that fell back to a uniform draw"""
     num_quarantined_losses: _builtins.int
     """reported losses that were not finite"""
+    num_skipped: _builtins.int
+    """steps that were closed without training on them"""
     def __init__(
         self,
         *,
@@ -413,10 +416,11 @@ class SessionCost(_message.Message):
         num_topped_up: _builtins.int = ...,
         num_late: _builtins.int = ...,
         num_quarantined_losses: _builtins.int = ...,
+        num_skipped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_candidates", b"num_candidates", "num_late", b"num_late", "num_learner_scored", b"num_learner_scored", "num_quarantined", b"num_quarantined", "num_quarantined_losses", b"num_quarantined_losses", "num_reference_scored", b"num_reference_scored", "num_topped_up", b"num_topped_up", "scoring_seconds", b"scoring_seconds", "selection_seconds", b"selection_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_candidates", b"num_candidates", "num_late", b"num_late", "num_learner_scored", b"num_learner_scored", "num_quarantined", b"num_quarantined", "num_quarantined_losses", b"num_quarantined_losses", "num_reference_scored", b"num_reference_scored", "num_skipped", b"num_skipped", "num_topped_up", b"num_topped_up", "scoring_seconds", b"scoring_seconds", "selection_seconds", b"selection_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,6 +796,51 @@ class ReportStepResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportStepResponse: _TypeAlias = ReportStepResponse  # noqa: Y015
+
+@_typing.final
+class SkipStepsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    FROM_STEP_FIELD_NUMBER: _builtins.int
+    NUM_STEPS_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    from_step: _builtins.int
+    num_steps: _builtins.int
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        from_step: _builtins.int = ...,
+        num_steps: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_step", b"from_step", "num_steps", b"num_steps", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipStepsRequest: _TypeAlias = SkipStepsRequest  # noqa: Y015
+
+@_typing.final
+class SkipStepsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALREADY_SKIPPED_FIELD_NUMBER: _builtins.int
+    already_skipped: _builtins.bool
+    """all were closed: nothing changed"""
+    def __init__(
+        self,
+        *,
+        already_skipped: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_skipped", b"already_skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkipStepsResponse: _TypeAlias = SkipStepsResponse  # noqa: Y015
 
 @_typing.final
 class PublishSnapshotRequest(_message.Message):

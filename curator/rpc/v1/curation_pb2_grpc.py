@@ -54,6 +54,11 @@ class CurationServiceStub(object):
                 request_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ReportStepRequest.SerializeToString,
                 response_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ReportStepResponse.FromString,
                 _registered_method=True)
+        self.SkipSteps = channel.unary_unary(
+                '/curator.rpc.v1.CurationService/SkipSteps',
+                request_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsRequest.SerializeToString,
+                response_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsResponse.FromString,
+                _registered_method=True)
         self.PublishSnapshot = channel.stream_unary(
                 '/curator.rpc.v1.CurationService/PublishSnapshot',
                 request_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.PublishSnapshotRequest.SerializeToString,
@@ -139,6 +144,15 @@ class CurationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SkipSteps(self, request, context):
+        """Passes over steps after a loss spike: those that are not closed are closed, without
+        losses, and no stream sends them any more. Every rank calls it, with the same steps.
+        FAILED_PRECONDITION  SessionError: one of them is not of the session
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PublishSnapshot(self, request_iterator, context):
         """Publishes the learner's weights. The first message is `start`, every later one a
         `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
@@ -188,6 +202,11 @@ def add_CurationServiceServicer_to_server(servicer, server):
                     servicer.ReportStep,
                     request_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ReportStepRequest.FromString,
                     response_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ReportStepResponse.SerializeToString,
+            ),
+            'SkipSteps': grpc.unary_unary_rpc_method_handler(
+                    servicer.SkipSteps,
+                    request_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsRequest.FromString,
+                    response_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsResponse.SerializeToString,
             ),
             'PublishSnapshot': grpc.stream_unary_rpc_method_handler(
                     servicer.PublishSnapshot,
@@ -313,6 +332,33 @@ class CurationService(object):
             '/curator.rpc.v1.CurationService/ReportStep',
             curator_dot_rpc_dot_v1_dot_curation__pb2.ReportStepRequest.SerializeToString,
             curator_dot_rpc_dot_v1_dot_curation__pb2.ReportStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SkipSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/curator.rpc.v1.CurationService/SkipSteps',
+            curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsRequest.SerializeToString,
+            curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

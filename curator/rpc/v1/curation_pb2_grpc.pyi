@@ -93,6 +93,11 @@ class CurationServiceStub:
                            another length, or losses that look reduced
       FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
     """
+    SkipSteps: _grpc.UnaryUnaryMultiCallable[_curation_pb2.SkipStepsRequest, _curation_pb2.SkipStepsResponse]
+    """Passes over steps after a loss spike: those that are not closed are closed, without
+    losses, and no stream sends them any more. Every rank calls it, with the same steps.
+      FAILED_PRECONDITION  SessionError: one of them is not of the session
+    """
     PublishSnapshot: _grpc.StreamUnaryMultiCallable[_curation_pb2.PublishSnapshotRequest, _curation_pb2.PublishSnapshotResponse]
     """Publishes the learner's weights. The first message is `start`, every later one a
     `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
@@ -159,6 +164,11 @@ class CurationServiceAsyncStub(CurationServiceStub):
       INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
                            another length, or losses that look reduced
       FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
+    """
+    SkipSteps: _aio.UnaryUnaryMultiCallable[_curation_pb2.SkipStepsRequest, _curation_pb2.SkipStepsResponse]  # type: ignore[assignment]
+    """Passes over steps after a loss spike: those that are not closed are closed, without
+    losses, and no stream sends them any more. Every rank calls it, with the same steps.
+      FAILED_PRECONDITION  SessionError: one of them is not of the session
     """
     PublishSnapshot: _aio.StreamUnaryMultiCallable[_curation_pb2.PublishSnapshotRequest, _curation_pb2.PublishSnapshotResponse]  # type: ignore[assignment]
     """Publishes the learner's weights. The first message is `start`, every later one a
@@ -247,6 +257,17 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
           INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
                                another length, or losses that look reduced
           FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
+        """
+
+    @_abc_1.abstractmethod
+    def SkipSteps(
+        self,
+        request: _curation_pb2.SkipStepsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_curation_pb2.SkipStepsResponse, _abc.Awaitable[_curation_pb2.SkipStepsResponse]]:
+        """Passes over steps after a loss spike: those that are not closed are closed, without
+        losses, and no stream sends them any more. Every rank calls it, with the same steps.
+          FAILED_PRECONDITION  SessionError: one of them is not of the session
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,110 @@
+"""The ``[server.tls]`` and ``[server.tokens.NAME]`` tables: who may connect.
+
+See ``docs/security.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import ipaddress
+import re
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from curator.errors import ConfigError
+
+__all__ = ["Permission", "TlsSpec", "TokenSpec", "is_local"]
+
+Permission: TypeAlias = Literal["read", "report", "publish", "open", "administer"]
+"""What a token may do: ``read`` sessions and their batches, ``report`` and select,
+``publish`` snapshots, ``open`` sessions that a client specifies; ``administer`` is all
+of it."""
+
+_DIGEST = re.compile(r"[0-9a-fA-F]{64}")
+# Shorter ones can be guessed from their digest.
+MIN_TOKEN_LENGTH = 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TlsSpec:
+    """The ``[server.tls]`` table: PEM files, read again when they change.
+
+    Attributes:
+        cert: The server's certificate, then those between it and its CA.
+        key: Its private key, not encrypted.
+        client_ca: CAs of clients. With them every client needs a certificate that one
+            of them signed (mutual TLS).
+    """
+
+    cert: str
+    key: str
+    client_ca: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TokenSpec:
+    """A ``[server.tokens.NAME]`` table: either ``sha256`` or ``file``.
+
+    Attributes:
+        allow: What clients with this token may do.
+        sha256: The token's SHA-256 in hexadecimal, so that the configuration holds no
+            secret.
+        file: A file that holds the token, such as a mounted secret.
+    """
+
+    allow: list[Permission]
+    sha256: str | None = None
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.allow:
+            msg = "allow: at least one of read, report, publish, open, administer"
+            raise ValueError(msg)
+        if (self.sha256 is None) == (self.file is None):
+            msg = "sha256: either this, the token's digest, or `file`, which holds it"
+            raise ValueError(msg)
+        if self.sha256 is not None and not _DIGEST.fullmatch(self.sha256):
+            # Not repeated here: it may be the token itself, by mistake.
+            msg = (
+                "sha256: expected 64 hexadecimal digits, as `printf %s TOKEN | "
+                f"sha256sum` prints them; got {len(self.sha256)} characters"
+            )
+            raise ValueError(msg)
+
+    def digest(self) -> bytes:
+        """Returns the token's SHA-256.
+
+        Raises:
+            ConfigError: The file cannot be read, or holds no token.
+        """
+        if self.file is None:
+            return bytes.fromhex(str(self.sha256))
+        try:
+            token = Path(self.file).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"cannot read a token from {self.file!r}: {error}"
+            raise ConfigError(msg) from None
+        if len(token) < MIN_TOKEN_LENGTH or not token.isprintable() or " " in token:
+            msg = (
+                f"{self.file!r} holds no token: at least {MIN_TOKEN_LENGTH} printable "
+                "characters without spaces, such as `openssl rand -hex 32` makes"
+            )
+            raise ConfigError(msg)
+        return hashlib.sha256(token.encode()).digest()
+
+
+def is_local(address: str) -> bool:
+    """Whether only this machine reaches an address, ``HOST:PORT`` or ``unix:PATH``.
+
+    False where that is not certain, as for other schemes of gRPC.
+    """
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0]
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
