@@ -146,6 +146,7 @@ def fuzz_server(
             f" slowest {healthy.slowest:.2f} s, {healthy.error or 'no error'}"
         )
         show(list(outcome.findings.values()), server)
+        stopped = server.is_running and server.stop()
     codes = sorted({code for _, code in outcome.codes})
     rows: list[dict[str, object]] = [
         {"call": rpc, **{code: outcome.codes[rpc, code] for code in codes}}
@@ -164,6 +165,7 @@ def fuzz_server(
         Target("wrong batches, healthy client", wrong, "", "0", wrong == 0),
         Target("healthy client's batches", healthy.num_batches, "", "> 0", is_healthy),
         Target("slowest healthy step", healthy.slowest, "s", "<= 5", True),
+        Target("ended when asked to", stopped, "", "True", stopped),
         Target("growth of resident memory", growth, "", "< 0.05", growth < 0.05),
         Target("growth of file descriptors", fds, "", "<= 0", fds <= 0),
         Target("growth of threads", threads, "", "<= 2", threads <= 2),

@@ -11,6 +11,8 @@ from pathlib import Path
 
 __all__ = ["Held", "ServerProcess"]
 
+STOP_SECONDS = 20.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Held:
@@ -91,14 +93,24 @@ class ServerProcess:
         self._process.send_signal(signal.SIGKILL)
         self._process.communicate()
 
+    def stop(self) -> bool:
+        """Asks it to end (SIGTERM), and kills it after a while.
+
+        Returns:
+            Whether it ended when it was asked to.
+        """
+        self._process.terminate()
+        try:
+            self._process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return False
+        return True
+
     def __enter__(self) -> ServerProcess:
         """Returns the process."""
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.is_running:
-            self._process.terminate()
-            try:
-                self._process.communicate(timeout=20)
-            except subprocess.TimeoutExpired:
-                self.kill()
+            self.stop()

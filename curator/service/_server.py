@@ -14,7 +14,7 @@ from curator.errors import ServiceError
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.service._auth import Gate, check_exposure, permission_for
 from curator.service._credentials import Certificates
-from curator.service._servicer import Servicer, guard
+from curator.service._servicer import Servicer, decoder, guard
 
 __all__ = ["Server"]
 
@@ -117,7 +117,7 @@ def _handlers(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler:
             permission_for(method.name),
             is_stream=method.server_streaming,
         )
-        request = getattr(pb, method.input_type.name).FromString
+        request = decoder(getattr(pb, method.input_type.name).FromString)
         response = getattr(pb, method.output_type.name).SerializeToString
         if method.server_streaming:
             methods[method.name] = grpc.stream_stream_rpc_method_handler(

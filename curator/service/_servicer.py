@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from curator import wire
 from curator.config import Permission, SessionSpec
@@ -18,7 +19,7 @@ from curator.service._auth import Gate
 from curator.service._limits import OpenSessions, StreamSlots
 from curator.service._stream import BatchSource, Credits, ReadAhead, header_of
 
-__all__ = ["Servicer", "guard"]
+__all__ = ["Servicer", "decoder", "guard"]
 
 _log = logging.getLogger(__name__)
 Request = TypeVar("Request")
@@ -192,6 +193,36 @@ def _chunks(
         yield request.chunk
 
 
+def decoder(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Returns a decoder of requests that returns its error instead of raising it.
+
+    gRPC ends a call whose decoder raises twice, and keeps what it knows of it for ever:
+    some 20 KB for each, and a server that cannot stop.
+    """
+
+    def decode(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError as error:
+            return error
+
+    return decode
+
+
+def _decoded(request: Any) -> Any:
+    """Returns a request, or an iterator of them, that raises what is undecodable."""
+    if isinstance(request, Iterator):
+        return map(_message, cast("Iterator[object]", request))
+    return _message(request)
+
+
+def _message(request: object) -> object:
+    if isinstance(request, DecodeError):
+        msg = f"the request is no message of this protocol: {request}"
+        raise ProtocolError(msg)
+    return request
+
+
 def guard(
     method: Callable[..., Any], gate: Gate, permission: Permission, *, is_stream: bool
 ) -> Callable[..., Any]:
@@ -207,14 +238,14 @@ def guard(
     def unary(request: object, context: Context) -> Any:
         try:
             gate.check(context, permission)
-            return method(request, context)
+            return method(_decoded(request), context)
         except Exception as error:
             _abort(context, error)
 
     def stream(request: object, context: Context) -> Iterator[Any]:
         try:
             gate.check(context, permission)
-            yield from method(request, context)
+            yield from method(_decoded(request), context)
         except Exception as error:
             _abort(context, error)
 

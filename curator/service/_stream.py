@@ -13,7 +13,12 @@ from jaxtyping import Int64
 
 from curator import wire
 from curator.engine import SessionEngine
-from curator.errors import CuratorError, RankStalledError, SessionError
+from curator.errors import (
+    CuratorError,
+    ProtocolError,
+    RankStalledError,
+    SessionError,
+)
 from curator.ledger import StepRecord
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import rank_slice
@@ -22,6 +27,8 @@ __all__ = ["BatchSource", "Credits", "ReadAhead", "header_of"]
 
 # Messages that are ready beyond the one that is being sent.
 READ_AHEAD = 2
+# Super-batches that a trainer may have received beyond those it has selected from.
+_MOST_AHEAD = 1 << 20
 
 
 class Credits:
@@ -39,8 +46,8 @@ class Credits:
                 with self._condition:
                     self._available += request.credits
                     self._condition.notify()
-        except grpc.RpcError:
-            pass  # how a broken call ends its iterator
+        except (grpc.RpcError, ProtocolError):
+            pass  # how a broken call ends its iterator, or a client that is not ours
         finally:
             self.end()
 
@@ -127,7 +134,7 @@ class BatchSource:
         self._world_size = start.world_size
         self._stalled_after = stalled_after
         first = max(engine.num_defined, engine.next_step)
-        if not start.super_batches and start.from_step > first:
+        if start.from_step > first + (_MOST_AHEAD if start.super_batches else 0):
             msg = (
                 f"session {engine.name!r} has {first} steps so far; batches were asked "
                 f"for from step {start.from_step} on"

@@ -52,6 +52,7 @@ def test_hostile_inputs_are_answered_and_a_healthy_client_goes_on(server):
         healthy.report(first)
         assert next(batches).step == 1
         assert healthy.describe().next_step == 1
+    assert server.stop()  # no call is left that never ends
     assert sum(outcome.codes.values()) == NUM_INPUTS
     assert {rpc for rpc, _ in outcome.codes} == set(METHODS)
     assert [
