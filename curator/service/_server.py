@@ -21,6 +21,8 @@ __all__ = ["Server"]
 _SERVICE = pb.DESCRIPTOR.services_by_name["CurationService"]
 # Calls at once, each with a thread: a stream per rank, and the calls beside it.
 MAX_CALLS = 1024
+# How long stopping waits, after the grace, for calls that have been cut.
+STOP_SECONDS = 5.0
 
 
 class Server:
@@ -99,7 +101,9 @@ class Server:
         their clients resume where they were.
         """
         self._health.enter_graceful_shutdown()
-        self._server.stop(grace_seconds).wait()
+        # Not for ever: gRPC waits for the status of every call to be taken, which a
+        # client may never do.
+        self._server.stop(grace_seconds).wait(grace_seconds + STOP_SECONDS)
 
 
 def _handlers(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler:
