@@ -7,42 +7,30 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING
 
+from curator.cli.command import Command, add_json
 from curator.cli.state import find_state
 
 if TYPE_CHECKING:
     from curator.engine import Manifest
 
-__all__ = [
-    "add_checkpoint_arguments",
-    "add_restore_arguments",
-    "checkpoint",
-    "restore",
-]
+__all__ = ["CHECKPOINT", "RESTORE", "checkpoint", "restore"]
 
 _STATE = "the server's configuration, or its state directory"
 _PLACE = "a folder, or a URI such as s3://bucket/folder"
 
 
-def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of ``curator checkpoint``."""
+def _add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("state", metavar="CONFIG.toml|STATE_DIR", help=_STATE)
     parser.add_argument("target", metavar="TARGET", help=_PLACE)
-    _add_json(parser)
+    add_json(parser, "the manifest")
 
 
-def add_restore_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of ``curator restore``."""
+def _add_restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help=_PLACE)
     parser.add_argument(
         "state", metavar="CONFIG.toml|STATE_DIR", help=f"{_STATE}; empty, or not there"
     )
-    _add_json(parser)
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="print the manifest as one JSON object"
-    )
+    add_json(parser, "the manifest")
 
 
 def checkpoint(arguments: argparse.Namespace) -> int:
@@ -90,3 +78,23 @@ def _print(manifest: Manifest, what: str, *, as_json: bool) -> None:
             f"  {name}: {session.num_defined:,} steps defined, "
             f"step {session.next_step:,} is next to be trained on"
         )
+
+
+CHECKPOINT = Command(
+    name="checkpoint",
+    help="copy all sessions, while the server runs or not",
+    description="Copy all sessions of a server, each as of one moment, while it "
+    "runs or not.",
+    example="curator checkpoint server.toml s3://backups/monday",
+    add_arguments=_add_checkpoint_arguments,
+    run=checkpoint,
+)
+
+RESTORE = Command(
+    name="restore",
+    help="make a state directory of such a copy",
+    description="Make a new state directory of a copy that checkpoint made.",
+    example="curator restore s3://backups/monday server.toml",
+    add_arguments=_add_restore_arguments,
+    run=restore,
+)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curator.cli.command import Command, add_json
 from curator.cli.state import find_state
 from curator.config import (
     Config,
@@ -31,11 +32,10 @@ if TYPE_CHECKING:
     from curator.ledger import Ledger, StepRecord
     from curator.pools import Pool
 
-__all__ = ["add_arguments", "inspect"]
+__all__ = ["COMMAND", "inspect"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of the command."""
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "state",
         metavar="CONFIG.toml|STATE_DIR",
@@ -53,9 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--export", metavar="FILE.parquet", help="write a row per step and example"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the result as one JSON object"
-    )
+    add_json(parser)
 
 
 def inspect(arguments: argparse.Namespace) -> int:
@@ -381,3 +379,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
     return value
+
+
+COMMAND = Command(
+    name="inspect",
+    help="show what a session's ledger knows of steps and examples",
+    description="Show what the ledger of a session knows; a server may run.",
+    example="curator inspect server.toml run --example 17",
+    add_arguments=_add_arguments,
+    run=inspect,
+)

@@ -14,12 +14,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from curator.cli.command import Command, add_json, positive
 from curator.config import load_config
 
 if TYPE_CHECKING:
     from curator.offline import Progress, ScoreEstimate, ScoreJob, ScoreReport
 
-__all__ = ["add_arguments", "score"]
+__all__ = ["COMMAND", "add_arguments", "score"]
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 # How often progress is shown.
@@ -40,17 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is computed; by default all that the model gives but 'projection'",
     )
     parser.add_argument(
-        "--limit", type=_positive, metavar="N", help="only the first N examples"
+        "--limit", type=positive, metavar="N", help="only the first N examples"
     )
     parser.add_argument(
-        "--shard-size", type=_positive, metavar="N", help="examples per file; 16384"
+        "--shard-size", type=positive, metavar="N", help="examples per file; 16384"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what it would cost; write nothing"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the result as one JSON object"
-    )
+    add_json(parser)
 
 
 def score(arguments: argparse.Namespace) -> int:
@@ -195,10 +194,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _positive(text: str) -> int:
-    """Returns an integer of at least 1, for argparse."""
-    number = int(text)
-    if number < 1:
-        msg = f"at least 1; got {text}"
-        raise argparse.ArgumentTypeError(msg)
-    return number
+COMMAND = Command(
+    name="score",
+    help="score a pool once, to Parquet files",
+    description="Score every example of a pool with a model, to Parquet files. "
+    "Interrupted and run again, it continues.",
+    example="curator score server.toml --pool pairs --model reference --out scores "
+    "--dry-run",
+    add_arguments=add_arguments,
+    run=score,
+)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+from curator.cli.command import Command
 from curator.config import Config, load_config
 
 if TYPE_CHECKING:
     from curator.engine import Registry
     from curator.service._metrics import MetricsServer
 
-__all__ = ["serve"]
+__all__ = ["COMMAND", "serve"]
 
 
 def serve(
@@ -115,3 +117,31 @@ def _banner(
         lines.append(f"  session = service.open({registry.names()[0]!r})")
     lines.append("  for batch in session.batches(): ...")
     return "\n".join(lines)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG.toml", help="see docs/sessions.md")
+    parser.add_argument(
+        "--listen",
+        metavar="HOST:PORT",
+        help="instead of server.listen; port 0 picks a free one",
+    )
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let other machines reach it without TLS or tokens; see docs/security.md",
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return serve(arguments.config, arguments.listen, insecure=arguments.insecure)
+
+
+COMMAND = Command(
+    name="serve",
+    help="serve the sessions of a configuration",
+    description="Serve the sessions of a configuration until SIGTERM or Ctrl-C.",
+    example="curator serve server.toml --listen 127.0.0.1:0",
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+
+from curator.cli.command import Command
 from curator.client import connect
 
-__all__ = ["sessions"]
+__all__ = ["COMMAND", "sessions"]
 
 
 def sessions(
@@ -50,3 +53,26 @@ def sessions(
                 f"{cost['num_quarantined']:,.0f}, late {cost['num_late']:,.0f}"
             )
     return 0
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="HOST:PORT", help="as serve prints it")
+    parser.add_argument("--ca", metavar="CA.pem", help="of a server with TLS")
+    parser.add_argument("--cert", metavar="CERT.pem", help="where it asks clients too")
+    parser.add_argument("--key", metavar="KEY.pem", help="the certificate's key")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    return sessions(
+        arguments.target, ca=arguments.ca, cert=arguments.cert, key=arguments.key
+    )
+
+
+COMMAND = Command(
+    name="sessions",
+    help="show the sessions of a server",
+    description="Show where each session of a server is, and what it has cost.",
+    example="curator sessions 127.0.0.1:50051; a token is taken from CURATOR_TOKEN",
+    add_arguments=_add_arguments,
+    run=_run,
+)
