@@ -86,9 +86,16 @@ def test_a_state_is_small_and_survives_json_and_pickle(service):
     assert len(json.dumps(state)) < 200
 
 
-def test_a_state_is_loaded_before_or_after_iter(service):
+def trained(service, num_steps):
+    """Returns the state of a trainer that has made some steps."""
     session = service.open("s")
-    state = {**session.state_dict(), "step": 4}
+    for batch, _ in zip(session.batches(), range(num_steps), strict=False):
+        session.report(batch)
+    return session.state_dict()
+
+
+def test_a_state_is_loaded_before_or_after_iter(service):
+    state = trained(service, 4)
     for load_first in (True, False):
         loader = Loader(service.open("s"))
         if load_first:
@@ -100,8 +107,9 @@ def test_a_state_is_loaded_before_or_after_iter(service):
 
 
 def test_set_epoch_does_not_move_a_resumed_position(service):
+    state = trained(service, 4)
     loader = Loader(service.open("s"))
-    loader.load_state_dict({**loader.state_dict(), "step": 4})
+    loader.load_state_dict(state)
 
     loader.set_epoch(0)
 

@@ -88,6 +88,7 @@ class DefinedSteps:
                 ready += [(future, record) for future in self._waiting.pop(record.step)]
             while len(self._recent) > 2 * READY_STEPS:
                 self._recent.popitem(last=False)
+            self._condition.notify_all()  # who selects waits for skipped steps
         for future, record in ready:
             future.set_result(record)
 

@@ -14,61 +14,21 @@ import numpy as np
 from curator.errors import StorageError
 from curator.ledger._records import Report, SnapshotRecord, StepRecord
 from curator.ledger._rows import (
-    array_of,
-    blob_of,
+    ids_of,
     int_of,
+    memory_from_row,
+    memory_to_row,
+    report_from_row,
+    report_to_row,
     step_from_row,
     step_to_row,
 )
+from curator.ledger._schema import prepare
 
 __all__ = ["Ledger"]
 
-FORMAT_VERSION = 3
-
 _FEEDBACK_BLOCK = 256
 _DISCARD_BLOCK = 256  # steps of a transaction, so that defining never waits for long
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE steps (
-    step INTEGER PRIMARY KEY,
-    epoch INTEGER NOT NULL,
-    ids BLOB NOT NULL,        -- int64 little-endian [K]
-    weights BLOB NOT NULL,    -- float32 little-endian [K]
-    scores BLOB,              -- float32 little-endian [K]
-    snapshot_step INTEGER,
-    late INTEGER NOT NULL,
-    stats TEXT NOT NULL,      -- JSON object of numbers
-    checksum INTEGER          -- CRC-32 of the others; NULL before format 3
-);
-CREATE TABLE reports (
-    step INTEGER NOT NULL,
-    start INTEGER NOT NULL,
-    stop INTEGER NOT NULL,
-    losses BLOB,              -- float32 little-endian [stop - start]
-    PRIMARY KEY (step, start, stop)
-) WITHOUT ROWID;
--- What a policy remembers of its steps, as long as it may ask for it.
-CREATE TABLE memory (
-    step INTEGER PRIMARY KEY,
-    width INTEGER NOT NULL,
-    rows BLOB NOT NULL        -- float32 little-endian [rows, width]
-);
-CREATE TABLE snapshots (
-    snapshot_step INTEGER PRIMARY KEY,
-    report_step INTEGER NOT NULL,
-    digest TEXT NOT NULL
-);
-CREATE TABLE skips (start INTEGER PRIMARY KEY, stop INTEGER NOT NULL);
--- Running totals, so that a session of a million steps opens at once.
-CREATE TABLE totals (name TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
-"""
-
-# What makes a ledger of a version one of the next.
-_MIGRATIONS = {
-    2: "CREATE TABLE skips (start INTEGER PRIMARY KEY, stop INTEGER NOT NULL);"
-    "ALTER TABLE steps ADD COLUMN checksum INTEGER;",
-}
 
 
 class Ledger:
@@ -99,37 +59,7 @@ class Ledger:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            if not read_only:
-                # Before anything is written: later it would need a whole rewrite.
-                self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0 and not read_only:
-                self._db.executescript(
-                    f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = "
-                    f"{FORMAT_VERSION}; COMMIT;"
-                )
-            elif version > FORMAT_VERSION or version < min(_MIGRATIONS):
-                msg = (
-                    f"ledger {str(path)!r} has format {version}; this version of "
-                    f"batch-curator reads formats {min(_MIGRATIONS)} to "
-                    f"{FORMAT_VERSION}"
-                )
-                raise StorageError(msg)
-            elif version < FORMAT_VERSION and read_only:
-                msg = (
-                    f"ledger {str(path)!r} has format {version}, of an older "
-                    "batch-curator: open its session once with this one, which makes "
-                    f"it format {FORMAT_VERSION}"
-                )
-                raise StorageError(msg)
-            elif version < FORMAT_VERSION:
-                steps = "".join(_MIGRATIONS[v] for v in range(version, FORMAT_VERSION))
-                self._db.executescript(
-                    f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = "
-                    f"{FORMAT_VERSION}; COMMIT;"
-                )
+            prepare(self._db, path, read_only=read_only)
 
     @contextlib.contextmanager
     def _storage_errors(self) -> Generator[None]:
@@ -198,11 +128,9 @@ class Ledger:
                     step_to_row(record),
                 )
                 if record.remember is not None:
-                    rows = blob_of(record.remember, "<f4")
-                    width = record.remember.shape[1]
                     db.execute(
-                        "INSERT INTO memory VALUES (?, ?, ?)",
-                        (record.step, width, rows),
+                        "INSERT INTO memory VALUES (?, ?, ?, ?)",
+                        memory_to_row(record.step, record.remember),
                     )
                     db.execute("DELETE FROM memory WHERE step < ?", (forget_before,))
                 _add_totals(db, {**record.stats, "num_late": float(record.late)})
@@ -248,11 +176,8 @@ class Ledger:
 
     def memory(self) -> list[tuple[int, np.ndarray]]:
         """Returns the rows that steps remember and that are kept, in step order."""
-        kept = self._query("SELECT step, width, rows FROM memory ORDER BY step")
-        return [
-            (int_of(step), array_of(rows, "<f4").reshape(-1, int_of(width)))
-            for step, width, rows in kept
-        ]
+        kept = self._query("SELECT * FROM memory ORDER BY step")
+        return [memory_from_row(row, self._path) for row in kept]
 
     def feedback(
         self, start: int, stop: int
@@ -270,19 +195,20 @@ class Ledger:
         # By blocks of steps: a run's losses need not fit in memory at once.
         for block in range(start, stop, _FEEDBACK_BLOCK):
             rows = self._query(
-                "SELECT step, ids, start, stop, losses FROM steps JOIN reports "
-                "USING (step) WHERE step >= ? AND step < ? AND losses IS NOT NULL "
+                "SELECT ids, reports.* FROM steps JOIN reports USING (step) "
+                "WHERE step >= ? AND step < ? AND losses IS NOT NULL "
                 "ORDER BY step, start",
                 block,
                 min(block + _FEEDBACK_BLOCK, stop),
             )
-            for _, parts in itertools.groupby(rows, key=lambda row: row[0]):
+            for _, parts in itertools.groupby(rows, key=lambda row: row[1]):
                 ids, losses = np.empty(0, np.int64), np.empty(0, np.float32)
-                for _, blob, first, last, reported in parts:
+                for blob, *row in parts:
+                    report = report_from_row(row, self._path)
                     if not len(ids):
-                        ids = array_of(blob, "<i8")
+                        ids = ids_of(blob)
                         losses = np.full(len(ids), np.nan, np.float32)
-                    losses[int_of(first) : int_of(last)] = array_of(reported, "<f4")
+                    losses[report.start : report.stop] = report.losses
                 yield ids, losses
 
     def totals(self) -> dict[str, float]:
@@ -301,11 +227,10 @@ class Ledger:
         A report of the same rows of the step is kept as it was. Losses that are NaN
         are counted among the totals, as ``num_quarantined_losses``.
         """
-        losses = None if report.losses is None else blob_of(report.losses, "<f4")
         with self._transaction() as db:
             added = db.execute(
-                "INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?)",
-                (report.step, report.start, report.stop, losses),
+                "INSERT OR IGNORE INTO reports VALUES (?, ?, ?, ?, ?)",
+                report_to_row(report),
             )
             if report.losses is not None and added.rowcount:
                 num_quarantined = float(np.isnan(report.losses).sum())
@@ -336,19 +261,8 @@ class Ledger:
 
     def reports(self, step: int) -> list[Report]:
         """Returns the reports of a step, by first row."""
-        rows = self._query(
-            "SELECT start, stop, losses FROM reports WHERE step = ? ORDER BY start",
-            step,
-        )
-        return [
-            Report(
-                step=step,
-                start=int_of(start),
-                stop=int_of(stop),
-                losses=None if losses is None else array_of(losses, "<f4"),
-            )
-            for start, stop, losses in rows
-        ]
+        rows = self._query("SELECT * FROM reports WHERE step = ? ORDER BY start", step)
+        return [report_from_row(row, self._path) for row in rows]
 
     def next_step(self) -> int:
         """Returns the first step that is not closed."""

@@ -173,7 +173,13 @@ def rows_from_bytes(
             return _checked_rows(data)
         with pa.ipc.open_stream(data) as reader:
             return reader.read_next_batch()
-    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:
+    except (
+        pa.ArrowException,
+        OSError,
+        StopIteration,
+        ValueError,
+        struct.error,
+    ) as error:
         error_class = ServiceError if trusted else FeatureError
         msg = f"received no valid Arrow IPC stream: {error}"
         raise error_class(msg) from error
@@ -221,7 +227,7 @@ def _is_plain(dtype: pa.DataType) -> bool:
         return dtype.list_size > 0 and _is_plain(dtype.value_type)
     if pa.types.is_fixed_size_binary(dtype):
         return dtype.byte_width > 0
-    return pa.types.is_primitive(dtype)
+    return pa.types.is_primitive(dtype) or pa.types.is_decimal(dtype)
 
 
 def _is_compressed(metadata: bytes) -> bool:

@@ -241,9 +241,18 @@ def test_keeping_no_step_is_refused():
 # --- formats ---
 
 
-def test_a_ledger_of_format_2_is_migrated_and_keeps_what_it_has(path):
+# What format 3 had beyond that; 4 packs ids and weights, and has more checksums.
+FORMAT_3 = f"""{FORMAT_2}
+CREATE TABLE skips (start INTEGER PRIMARY KEY, stop INTEGER NOT NULL);
+ALTER TABLE steps ADD COLUMN checksum INTEGER;
+PRAGMA user_version = 3;
+"""
+
+
+@pytest.mark.parametrize("script", [FORMAT_2, FORMAT_3])
+def test_an_older_ledger_is_migrated_and_keeps_what_it_has(path, script):
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript(FORMAT_2)
+        db.executescript(script)
 
     with contextlib.closing(Ledger(path)) as ledger:
         found = ledger.step(0)
