@@ -264,12 +264,23 @@ def _publish(world: World, session: str, rng: Rng) -> list[Message]:
     ]
 
 
+def _fork(world: World, session: str, rng: Rng) -> list[Message]:
+    request = pb.ForkSessionRequest(
+        session=session,
+        name=_pick(rng, OPENED),
+        step=int(rng.integers(8)),
+        forget_memory=bool(rng.integers(2)),
+    )
+    return [request]
+
+
 _VALID: dict[str, Callable[[World, str, Rng], list[Message]]] = {
     "OpenSession": _open,
     "StreamBatches": _stream,
     "SelectBatch": _select,
     "ReportStep": _report,
     "PublishSnapshot": _publish,
+    "ForkSession": _fork,
 }
 
 

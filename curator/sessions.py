@@ -25,7 +25,7 @@ class SessionInfo:
         num_defined: Steps in the ledger.
         next_step: The first that is not closed.
         needs_learner: The server scores with snapshots of the learner.
-        needs_initial_snapshot: Step 0 waits for one.
+        needs_initial_snapshot: The next step waits for one: the learner has no weights.
         depends_on_losses: Epochs are planned from reported losses.
         cost: What selection has cost so far, by name.
     """

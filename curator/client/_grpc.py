@@ -190,6 +190,16 @@ class GrpcTransport:
         response = self._call(lambda: self._stub.ReportStep(request))
         return not response.already_reported
 
+    def fork(
+        self, name: str, new_name: str, step: int, *, forget_memory: bool
+    ) -> SessionInfo:
+        """Opens a session that is another one up to a step."""
+        request = pb.ForkSessionRequest(
+            session=name, name=new_name, step=step, forget_memory=forget_memory
+        )
+        response = self._call(lambda: self._stub.ForkSession(request))
+        return wire.info_from_proto(response.session)
+
     def skip(self, name: str, start: int, stop: int) -> bool:
         """Passes over steps; False where they have been skipped already."""
         request = pb.SkipStepsRequest(

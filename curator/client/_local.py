@@ -63,6 +63,13 @@ class LocalTransport:
         already, _ = engine.report(step, rank, world_size, ids, losses)
         return not already
 
+    def fork(
+        self, name: str, new_name: str, step: int, *, forget_memory: bool
+    ) -> SessionInfo:
+        """Opens a session that is another one up to a step."""
+        engine = self._registry.fork(name, new_name, step, forget_memory=forget_memory)
+        return engine.info()
+
     def skip(self, name: str, start: int, stop: int) -> bool:
         """Passes over steps; False where they have been skipped already."""
         return self._registry.open(name).skip(start, stop)

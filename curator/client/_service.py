@@ -53,6 +53,50 @@ class Service:
         self._opened.append(session)
         return session
 
+    def fork(
+        self,
+        name: str,
+        new_name: str,
+        *,
+        step: int,
+        forget_memory: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Session:
+        """Opens a new session that is another one up to a step.
+
+        For a trainer that goes back to a checkpoint and tries something else from
+        there: the other session stays as it is. ``load_state_dict`` is for going back
+        in the same session, which replays its batches. Given the same reports and
+        snapshots, the new session gives the same batches, too.
+
+        Where the weights that scored the step are not kept any more, the new session
+        waits for ``session.publish(model)`` before its first batch, with the model as
+        it was at that step.
+
+        Args:
+            name: The other session.
+            new_name: What the new one is called. Every rank gives the same one; where
+                this call was made before, it opens what was made then.
+            step: The first step that is not shared, as ``state_dict()["step"]`` has it.
+            forget_memory: Whether the policy, if it is one that remembers, starts
+                with nothing. It has to where what it remembered is not kept any more.
+            rank: As for :meth:`open`.
+            world_size: As for :meth:`open`.
+
+        Raises:
+            UnknownSessionError: There is no session ``name``.
+            SessionError: The step is not closed, or what it depends on is not kept.
+            SessionMismatchError: There is another session under the new name.
+        """
+        if step < 0:
+            msg = f"step: at least 0; got {step}"
+            raise ValueError(msg)
+        info = self._transport.fork(name, new_name, step, forget_memory=forget_memory)
+        session = Session(self._transport, info, rank, world_size)
+        self._opened.append(session)
+        return session
+
     def names(self) -> list[str]:
         """Returns the sessions that exist or are configured."""
         return self._transport.names()

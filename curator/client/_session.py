@@ -381,10 +381,9 @@ class Session:
         # step that these weights come from.
         report_step = self._unreported
         snapshot_step = report_step + (report_step < self._next)
-        initial = snapshot_step == 0
-        if initial and not self._needs_initial_snapshot:
-            return False
-        if not initial and snapshot_step % self.info.spec.publish_every:
+        initial = self._needs_initial_snapshot
+        is_asked = snapshot_step and not snapshot_step % self.info.spec.publish_every
+        if not initial and not is_asked:
             return False
         from curator.models import weights_to_bytes
 

@@ -138,6 +138,12 @@ class Transport(Protocol):
         """Reports a rank's slice of a step; False where it was reported already."""
         ...
 
+    def fork(
+        self, name: str, new_name: str, step: int, *, forget_memory: bool
+    ) -> SessionInfo:
+        """Opens a session that is another one up to a step."""
+        ...
+
     def skip(self, name: str, start: int, stop: int) -> bool:
         """Passes over steps; False where they have been skipped already."""
         ...

@@ -1,13 +1,15 @@
-"""What a session was when it was opened, and whether it still is."""
+"""Whether a session fits what it names, and is what it was when it was opened."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from curator.config import SessionSpec, session_to_table
-from curator.errors import PoolChangedError, SessionMismatchError
+from curator.config import ModelSpec, SessionSpec, did_you_mean, session_to_table
+from curator.engine._drafting import pool_columns
+from curator.errors import ConfigError, PoolChangedError, SessionMismatchError
+from curator.pools import Pool
 
-__all__ = ["check_identity", "mismatch"]
+__all__ = ["check_identity", "check_pool", "mismatch"]
 
 
 def mismatch(
@@ -59,3 +61,37 @@ def check_identity(
                 "a new session"
             )
             raise SessionMismatchError(msg)
+
+
+def check_pool(
+    spec: SessionSpec, pool: Pool, models: Mapping[str, ModelSpec], where: str
+) -> None:
+    """Checks that a pool has what a session, its sampler, policy and models read.
+
+    Raises:
+        ConfigError: It has too few examples, or lacks a column.
+    """
+    if spec.super_batch_size > pool.num_examples:
+        msg = (
+            f"{where}: super_batch_size: at most the {pool.num_examples} examples of "
+            f"pool {spec.pool!r}; got {spec.super_batch_size}"
+        )
+        raise ConfigError(msg)
+    columns: list[tuple[str, list[str]]] = [
+        ("columns", spec.columns or []),
+        ("sampler", sorted(spec.sampler.columns)),
+        ("policy", pool_columns(spec.policy.needs)),
+    ]
+    if spec.features == "server" and spec.policy.needs:
+        columns += [
+            (f"models.{model}.{key}", names)
+            for model in (spec.learner, spec.reference)
+            if model is not None
+            for key, names in models[model].reads.items()
+        ]
+    for key, names in columns:
+        for column in names:
+            if column not in pool.schema.names:
+                hint = did_you_mean(column, pool.schema.names)
+                msg = f"{where}: {key}: pool {spec.pool!r} has no {column!r}{hint}"
+                raise ConfigError(msg)

@@ -7,6 +7,7 @@ long as the reports of one epoch, and older reports need not be kept.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -99,26 +100,23 @@ class PlanStates:
         for epoch, path in reversed(self._files().items()):
             if last_epoch is not None and epoch > last_epoch:
                 continue
-            try:
-                tensors = load(path.read_bytes())
-            except (OSError, SafetensorError) as error:
-                msg = (
-                    f"the sampler's state {str(path)!r} is damaged ({error}): delete "
-                    "it, and it is made again from the ledger"
-                )
-                raise StorageError(msg) from error
-            state = PlanState(
-                first_steps=tensors["first_steps"],
-                num_observed=int(tensors["num_observed"][0]),
-                arrays={
-                    name.removeprefix(_PLANNER): array
-                    for name, array in tensors.items()
-                    if name.startswith(_PLANNER)
-                },
-            )
+            state = _read(path)
             if state.num_observed <= num_reported:
                 return state
         return None
+
+    def kept(self, *, num_reported: int) -> list[PlanState]:
+        """Returns the states that hold no more than some losses, the latest first.
+
+        Arguments and errors as for :meth:`newest`. Another process may be at work.
+        """
+        states: list[PlanState] = []
+        for path in reversed(self._files().values()):
+            with contextlib.suppress(FileNotFoundError):  # newer ones took its place
+                state = _read(path)
+                if state.num_observed <= num_reported:
+                    states.append(state)
+        return states
 
     def needed_from(self) -> int:
         """Returns the first step whose losses no state holds that is kept."""
@@ -128,3 +126,31 @@ class PlanStates:
         oldest: Any = safe_open(next(iter(files.values())), "np")  # it has no types
         with oldest as tensors:
             return int(tensors.get_tensor("num_observed")[0])
+
+
+def _read(path: Path) -> PlanState:
+    """Returns the state of a file.
+
+    Raises:
+        StorageError: It is damaged.
+        FileNotFoundError: It is gone.
+    """
+    try:
+        tensors = load(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, SafetensorError) as error:
+        msg = (
+            f"the sampler's state {str(path)!r} is damaged ({error}): delete it, and "
+            "it is made again from the ledger"
+        )
+        raise StorageError(msg) from error
+    return PlanState(
+        first_steps=tensors["first_steps"],
+        num_observed=int(tensors["num_observed"][0]),
+        arrays={
+            name.removeprefix(_PLANNER): array
+            for name, array in tensors.items()
+            if name.startswith(_PLANNER)
+        },
+    )

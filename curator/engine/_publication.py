@@ -27,7 +27,8 @@ class Publication:
         feedback: Feedback,
         condition: threading.Condition,
         steps: DefinedSteps,
-        needs_initial: bool,
+        first: int | None,
+        max_ahead: int,
     ) -> None:
         """Keeps what it works with.
 
@@ -38,7 +39,9 @@ class Publication:
             feedback: Which steps are closed.
             condition: The engine's; notified of each snapshot.
             steps: Which steps are defined.
-            needs_initial: Whether the learner has no weights until some are published.
+            first: The snapshot without which the learner has no weights; None where
+                it has some.
+            max_ahead: The session's.
         """
         self._name = name
         self._snapshots = snapshots
@@ -46,12 +49,13 @@ class Publication:
         self._feedback = feedback
         self._condition = condition
         self._steps = steps
-        self._needs_initial = needs_initial
+        self._first = first
+        self._max_ahead = max_ahead
 
     @property
     def awaits_initial(self) -> bool:
         """Whether the learner has no weights yet."""
-        return self._needs_initial and 0 not in self._snapshots
+        return self._first is not None and self._first not in self._snapshots
 
     def publish(
         self,
@@ -73,6 +77,8 @@ class Publication:
             with self._condition:
                 if self._is_settled(snapshot_step, report_step):
                     return False
+                if snapshot_step == self._first:  # it counts at once
+                    report_step = snapshot_step - 1 - self._max_ahead
                 record = SnapshotRecord(snapshot_step, report_step, digest)
                 self._snapshots.add(record, file)
                 self._condition.notify_all()
@@ -88,7 +94,7 @@ class Publication:
                 f"step {report_step}: {self._steps.num_defined} steps are defined"
             )
             raise SnapshotError(msg)
-        initial = self._needs_initial and snapshot_step == 0
+        initial = snapshot_step == self._first
         if snapshot_step in self._snapshots or snapshot_step < self._snapshots.last:
             return True
         if snapshot_step == 0 and not initial:

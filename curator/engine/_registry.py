@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Mapping
@@ -22,11 +23,19 @@ from curator.config import (
     parse_session,
     session_to_table,
 )
-from curator.engine._drafting import column_values, pool_columns
+from curator.engine._drafting import column_values
 from curator.engine._epochs import Epochs
 from curator.engine._executor import Executor
 from curator.engine._executors import Executors
-from curator.engine._identity import check_identity, mismatch
+from curator.engine._fork import (
+    AWAITS_SNAPSHOT,
+    STAGING,
+    fork,
+    is_fork,
+    name_is_taken,
+)
+from curator.engine._identity import check_identity, check_pool, mismatch
+from curator.engine._place import sync_folder
 from curator.engine._plan_states import PlanStates
 from curator.engine._session import SessionEngine
 from curator.engine._snapshots import SnapshotStore, storage_errors
@@ -72,6 +81,7 @@ class Registry:
         self._closed = False
         self._state = Path(config.server.state_dir)
         self._claim = _claim(self._state)
+        shutil.rmtree(self._state / STAGING, ignore_errors=True)  # a crash left it
         self._executors = Executors(config)
         for folder in reversed(config.server.python_path):
             if folder not in sys.path:
@@ -197,9 +207,63 @@ class Registry:
             ledger=ledger,
             keep_steps=self.config.server.keep_steps,
             snapshots=SnapshotStore(folder / "snapshots", ledger),
-            needs_initial_snapshot=spec.needs_learner
-            and self.config.models[str(spec.learner)].weights is None,
+            first_snapshot=self._first_snapshot(spec, known),
         )
+
+    def _first_snapshot(
+        self, spec: SessionSpec, known: Mapping[str, str]
+    ) -> int | None:
+        """Returns the snapshot that a session cannot start without, if any."""
+        if AWAITS_SNAPSHOT in known:
+            return int(known[AWAITS_SNAPSHOT])
+        if not spec.needs_learner:
+            return None
+        return 0 if self.config.models[str(spec.learner)].weights is None else None
+
+    def fork(
+        self, name: str, new_name: str, step: int, *, forget_memory: bool = False
+    ) -> SessionEngine:
+        """Opens a session that is another one up to a step.
+
+        Args:
+            name: The other session.
+            new_name: What the new one is called. Where it exists, it is opened, if it
+                was made by the same call.
+            step: The first step that it does not share, from 0 to the first that is
+                not closed.
+            forget_memory: Whether its policy remembers nothing of the steps before.
+
+        Raises:
+            SessionError: The step is not closed, or what it depends on is not kept.
+            SessionMismatchError: There is another session under the new name.
+            CuratorError: As for :meth:`open`.
+        """
+        check_session_name(new_name)
+        source = self.open(name)
+        if not 0 <= step <= source.next_step:
+            msg = (
+                f"cannot fork session {name!r} at step {step}: steps 0 to "
+                f"{source.next_step} can be, and what comes after is not reported yet"
+            )
+            raise SessionError(msg)
+        target = self._state / "sessions" / new_name
+        if not is_fork(target, name, step, forget_memory=forget_memory):
+            if new_name in self.config.sessions:
+                raise name_is_taken(new_name)
+            making = fork(
+                self._state / "sessions" / name,
+                source.spec,
+                step,
+                plans_from_losses=source.info().depends_on_losses,
+                forget_memory=forget_memory,
+            )
+            with making as folder, self._lock:
+                # Two calls at a time may have come here.
+                if not is_fork(target, name, step, forget_memory=forget_memory):
+                    with storage_errors(f"the folder of session {new_name!r}"):
+                        folder.rename(target)
+                        sync_folder(target.parent)
+        return self.open(new_name)
 
     def _check(self, spec: SessionSpec, name: str) -> None:
         """Checks a specification against the pools and models that exist.
@@ -208,34 +272,9 @@ class Registry:
             ConfigError: It names something that does not exist, or that does not fit.
         """
         where = f"session {name!r}"
-        check_references(
-            spec, [*self._given, *self.config.pools], self.config.models, where
-        )
-        pool = self.pool(spec.pool)
-        if spec.super_batch_size > pool.num_examples:
-            msg = (
-                f"{where}: super_batch_size: at most the {pool.num_examples} examples "
-                f"of pool {spec.pool!r}; got {spec.super_batch_size}"
-            )
-            raise ConfigError(msg)
-        columns: list[tuple[str, list[str]]] = [
-            ("columns", spec.columns or []),
-            ("sampler", sorted(spec.sampler.columns)),
-            ("policy", pool_columns(spec.policy.needs)),
-        ]
-        if spec.features == "server" and spec.policy.needs:
-            columns += [
-                (f"models.{model}.{key}", names)
-                for model in (spec.learner, spec.reference)
-                if model is not None
-                for key, names in self.config.models[model].reads.items()
-            ]
-        for key, names in columns:
-            for column in names:
-                if column not in pool.schema.names:
-                    hint = did_you_mean(column, pool.schema.names)
-                    msg = f"{where}: {key}: pool {spec.pool!r} has no {column!r}{hint}"
-                    raise ConfigError(msg)
+        models = self.config.models
+        check_references(spec, [*self._given, *self.config.pools], models, where)
+        check_pool(spec, self.pool(spec.pool), models, where)
 
     def _learner(self, spec: SessionSpec) -> Scorer | None:
         """Returns the session's own copy of the learner, where the server scores."""

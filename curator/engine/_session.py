@@ -71,7 +71,7 @@ class SessionEngine:
         ledger: Ledger,
         keep_steps: int | None,
         snapshots: SnapshotStore,
-        needs_initial_snapshot: bool,
+        first_snapshot: int | None,
     ) -> None:
         self.name = name
         self.spec = spec
@@ -92,7 +92,8 @@ class SessionEngine:
             feedback=self._feedback,
             condition=self._condition,
             steps=self._steps,
-            needs_initial=needs_initial_snapshot,
+            first=first_snapshot,
+            max_ahead=spec.max_ahead,
         )
         memory = (
             PolicyMemory(spec.policy.memory_rows, ledger, self._skips)

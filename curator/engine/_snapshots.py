@@ -13,7 +13,7 @@ from pathlib import Path
 from curator.errors import SnapshotError, StorageError
 from curator.ledger import Ledger, SnapshotRecord
 
-__all__ = ["SnapshotStore", "storage_errors"]
+__all__ = ["SnapshotStore", "snapshot_path", "storage_errors"]
 
 
 @contextlib.contextmanager
@@ -27,6 +27,11 @@ def storage_errors(what: str) -> Generator[None]:
         else:
             msg = f"cannot write {what}: {error}"
         raise StorageError(msg) from error
+
+
+def snapshot_path(folder: Path, snapshot_step: int) -> Path:
+    """Returns where the weights of a snapshot lie in a session's folder of them."""
+    return folder / f"{snapshot_step:012d}.safetensors"
 
 
 class SnapshotStore:
@@ -52,7 +57,7 @@ class SnapshotStore:
 
     def path(self, snapshot_step: int) -> Path:
         """Returns where the weights of a snapshot lie."""
-        return self._folder / f"{snapshot_step:012d}.safetensors"
+        return snapshot_path(self._folder, snapshot_step)
 
     @property
     def last(self) -> int:

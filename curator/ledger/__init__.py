@@ -1,5 +1,6 @@
 """The ledger: the durable record of every batch ever defined."""
 
+from curator.ledger._fork import fork_ledger
 from curator.ledger._inspect import (
     Appearance,
     appearances,
@@ -20,6 +21,7 @@ __all__ = [
     "StepRecord",
     "appearances",
     "copy_ledger",
+    "fork_ledger",
     "is_skipped",
     "losses",
     "ranks",

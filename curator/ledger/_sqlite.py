@@ -97,6 +97,11 @@ class Ledger:
         with self._lock, self._storage_errors():
             return self._db.execute(sql, args).fetchall()
 
+    def _number(self, key: str) -> int:
+        """Returns a number of ``meta``, 0 where there is none."""
+        rows = self._query("SELECT value FROM meta WHERE key = ?", key)
+        return int_of(rows[0][0]) if rows else 0
+
     def meta(self) -> dict[str, str]:
         """Returns what was written by :meth:`set_meta`."""
         return {str(k): str(v) for k, v in self._query("SELECT key, value FROM meta")}
@@ -132,13 +137,16 @@ class Ledger:
                         "INSERT INTO memory VALUES (?, ?, ?, ?)",
                         memory_to_row(record.step, record.remember),
                     )
-                    db.execute("DELETE FROM memory WHERE step < ?", (forget_before,))
+                    gone = db.execute(
+                        "DELETE FROM memory WHERE step < ?", (forget_before,)
+                    )
+                    if gone.rowcount:
+                        _set(db, "memory_from", forget_before)
                 _add_totals(db, {**record.stats, "num_late": float(record.late)})
 
     def first_step(self) -> int:
         """Returns the first step that is kept; see :meth:`discard_before`."""
-        rows = self._query("SELECT value FROM meta WHERE key = 'first_step'")
-        return int_of(rows[0][0]) if rows else 0
+        return self._number("first_step")
 
     def discard_before(self, step: int) -> None:
         """Deletes the records and reports of steps before one, and gives space back.
@@ -153,10 +161,7 @@ class Ledger:
             with self._transaction() as db:
                 db.execute("DELETE FROM steps WHERE step < ?", (first,))
                 db.execute("DELETE FROM reports WHERE step < ?", (first,))
-                db.execute(
-                    "INSERT OR REPLACE INTO meta VALUES ('first_step', ?)",
-                    (str(first),),
-                )
+                _set(db, "first_step", first)
             with self._lock, self._storage_errors():
                 # A script is run to its end, where execute() gives one page back.
                 self._db.executescript("PRAGMA incremental_vacuum")
@@ -178,6 +183,16 @@ class Ledger:
         """Returns the rows that steps remember and that are kept, in step order."""
         kept = self._query("SELECT * FROM memory ORDER BY step")
         return [memory_from_row(row, self._path) for row in kept]
+
+    def memory_from(self) -> int:
+        """Returns the first step whose rows :meth:`memory` has; 0 for all of them."""
+        return self._number("memory_from")
+
+    def forget_memory(self) -> None:
+        """Deletes all rows that steps remember, as if there had never been any."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM memory")
+            db.execute("DELETE FROM meta WHERE key = 'memory_from'")
 
     def feedback(
         self, start: int, stop: int
@@ -235,9 +250,7 @@ class Ledger:
             if report.losses is not None and added.rowcount:
                 num_quarantined = float(np.isnan(report.losses).sum())
                 _add_totals(db, {"num_quarantined_losses": num_quarantined})
-            db.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('next_step', ?)", (str(next_step),)
-            )
+            _set(db, "next_step", next_step)
 
     def add_skip(self, start: int, stop: int, *, next_step: int) -> None:
         """Records that steps ``start`` to ``stop`` are not trained on.
@@ -250,9 +263,7 @@ class Ledger:
         with self._transaction() as db:
             db.execute("INSERT INTO skips VALUES (?, ?)", (start, stop))
             _add_totals(db, {"num_skipped": float(stop - start)})
-            db.execute(
-                "INSERT OR REPLACE INTO meta VALUES ('next_step', ?)", (str(next_step),)
-            )
+            _set(db, "next_step", next_step)
 
     def skips(self) -> list[tuple[int, int]]:
         """Returns the ranges of steps that are not trained on, in order."""
@@ -266,8 +277,7 @@ class Ledger:
 
     def next_step(self) -> int:
         """Returns the first step that is not closed."""
-        rows = self._query("SELECT value FROM meta WHERE key = 'next_step'")
-        return int_of(rows[0][0]) if rows else 0
+        return self._number("next_step")
 
     def add_snapshot(self, snapshot: SnapshotRecord) -> None:
         """Records a published snapshot."""
@@ -300,6 +310,11 @@ class Ledger:
         )
         return [SnapshotRecord(int_of(s), int_of(r), str(d)) for s, r, d in rows]
 
+    def discard_snapshots(self, first: int) -> None:
+        """Deletes the records of snapshots from ``snapshot_step`` ``first`` on."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM snapshots WHERE snapshot_step >= ?", (first,))
+
     def _snapshot(self, condition: str, *args: int) -> SnapshotRecord | None:
         # Snapshots arrive in order: read from the end, it is among the first rows, so
         # a million of them cost no more than one.
@@ -316,6 +331,10 @@ class Ledger:
         """Closes the file."""
         with self._lock:
             self._db.close()
+
+
+def _set(db: sqlite3.Connection, key: str, value: int) -> None:
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, str(value)))
 
 
 def _add_totals(db: sqlite3.Connection, values: Mapping[str, float]) -> None:

@@ -24,6 +24,7 @@ _PERMISSIONS: dict[str, Permission] = {
     "ReportStep": "report",
     "SkipSteps": "report",
     "PublishSnapshot": "publish",
+    "ForkSession": "open",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 
 import grpc
 
@@ -49,6 +50,25 @@ class OpenSessions:
             raise LimitError(msg)
         if name in self._opened:
             return self._registry.open(name, spec)
+        return self._new(name, lambda: self._registry.open(name, spec))
+
+    def fork(
+        self, name: str, new_name: str, step: int, *, forget_memory: bool
+    ) -> SessionEngine:
+        """Forks a session, as :meth:`Registry.fork` does.
+
+        Raises:
+            LimitError: Too many sessions are open.
+        """
+        self.open(name)
+        return self._new(
+            new_name,
+            lambda: self._registry.fork(
+                name, new_name, step, forget_memory=forget_memory
+            ),
+        )
+
+    def _new(self, name: str, make: Callable[[], SessionEngine]) -> SessionEngine:
         # The registry opens one at a time anyway.
         with self._lock:
             if name not in self._opened and len(self._opened) >= self._most:
@@ -58,7 +78,7 @@ class OpenSessions:
                     "it opens only what is asked for"
                 )
                 raise LimitError(msg)
-            engine = self._registry.open(name, spec)
+            engine = make()
             self._opened.add(name)
             return engine
 

@@ -138,6 +138,18 @@ class Servicer:
         is_new = engine.skip(start, start + request.num_steps)
         return pb.SkipStepsResponse(already_skipped=not is_new)
 
+    def ForkSession(  # noqa: N802 - the call's name
+        self, request: pb.ForkSessionRequest, context: Context
+    ) -> pb.ForkSessionResponse:
+        """Opens a session that is another one up to a step."""
+        engine = self._sessions.fork(
+            request.session,
+            request.name,
+            request.step,
+            forget_memory=request.forget_memory,
+        )
+        return pb.ForkSessionResponse(session=wire.info_to_proto(engine.info()))
+
     def PublishSnapshot(  # noqa: N802 - the call's name
         self, requests: Iterator[pb.PublishSnapshotRequest], context: Context
     ) -> pb.PublishSnapshotResponse:

@@ -40,6 +40,7 @@ from curator.rpc.v1 import curation_pb2 as pb
 from curator.rpc.v1 import curation_pb2_grpc
 from curator.samplers import SAMPLERS
 from curator.service import Server
+from curator.service._auth import _PERMISSIONS
 
 TOKEN = "a-token-of-32-characters-or-more"
 WIDE = dataclasses.replace(UNIFORM, super_batch_size=24)
@@ -291,6 +292,13 @@ def test_every_call_asks_for_a_token_first(tmp_path):
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, method.name
 
 
+def test_what_each_call_needs_is_written_down():
+    """Else it would need ``administer``, and nobody would notice why."""
+    calls = pb.DESCRIPTOR.services_by_name["CurationService"].methods_by_name
+
+    assert set(calls) == set(_PERMISSIONS)
+
+
 def test_health_needs_no_token(ca, tmp_path):
     tls = tls_of(ca, tmp_path)
     trusted = grpc.ssl_channel_credentials(ca.cert_pem.bytes())
@@ -314,6 +322,7 @@ CALLS = {
     "report": ("report", lambda s: s._transport.report("uniform", 0, 0, 1, IDS, None)),
     "select": ("report", lambda s: s._transport.select("wide", 0, IDS, {})),
     "skip": ("report", lambda s: s._transport.skip("uniform", 0, 1)),
+    "fork": ("open", lambda s: s.fork("uniform", "forked", step=0)),
     "publish": ("publish", lambda s: s._transport.publish("wide", 0, 0, b"none")),
 }
 IDS = np.arange(8)

@@ -59,6 +59,11 @@ class CurationServiceStub(object):
                 request_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsRequest.SerializeToString,
                 response_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsResponse.FromString,
                 _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/curator.rpc.v1.CurationService/ForkSession',
+                request_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
         self.PublishSnapshot = channel.stream_unary(
                 '/curator.rpc.v1.CurationService/PublishSnapshot',
                 request_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.PublishSnapshotRequest.SerializeToString,
@@ -153,6 +158,18 @@ class CurationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkSession(self, request, context):
+        """Makes a session that is another one up to a step, and goes its own way from there.
+        Repeated, it opens the one that was made.
+        NOT_FOUND            UnknownSessionError: there is no such session to fork
+        FAILED_PRECONDITION  SessionError: the step is not closed, or what it depends on
+        is not kept any more
+        SessionMismatchError: the new name is another session's
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PublishSnapshot(self, request_iterator, context):
         """Publishes the learner's weights. The first message is `start`, every later one a
         `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
@@ -207,6 +224,11 @@ def add_CurationServiceServicer_to_server(servicer, server):
                     servicer.SkipSteps,
                     request_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsRequest.FromString,
                     response_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ForkSessionRequest.FromString,
+                    response_serializer=curator_dot_rpc_dot_v1_dot_curation__pb2.ForkSessionResponse.SerializeToString,
             ),
             'PublishSnapshot': grpc.stream_unary_rpc_method_handler(
                     servicer.PublishSnapshot,
@@ -359,6 +381,33 @@ class CurationService(object):
             '/curator.rpc.v1.CurationService/SkipSteps',
             curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsRequest.SerializeToString,
             curator_dot_rpc_dot_v1_dot_curation__pb2.SkipStepsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/curator.rpc.v1.CurationService/ForkSession',
+            curator_dot_rpc_dot_v1_dot_curation__pb2.ForkSessionRequest.SerializeToString,
+            curator_dot_rpc_dot_v1_dot_curation__pb2.ForkSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -98,6 +98,14 @@ class CurationServiceStub:
     losses, and no stream sends them any more. Every rank calls it, with the same steps.
       FAILED_PRECONDITION  SessionError: one of them is not of the session
     """
+    ForkSession: _grpc.UnaryUnaryMultiCallable[_curation_pb2.ForkSessionRequest, _curation_pb2.ForkSessionResponse]
+    """Makes a session that is another one up to a step, and goes its own way from there.
+    Repeated, it opens the one that was made.
+      NOT_FOUND            UnknownSessionError: there is no such session to fork
+      FAILED_PRECONDITION  SessionError: the step is not closed, or what it depends on
+                           is not kept any more
+                           SessionMismatchError: the new name is another session's
+    """
     PublishSnapshot: _grpc.StreamUnaryMultiCallable[_curation_pb2.PublishSnapshotRequest, _curation_pb2.PublishSnapshotResponse]
     """Publishes the learner's weights. The first message is `start`, every later one a
     `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
@@ -169,6 +177,14 @@ class CurationServiceAsyncStub(CurationServiceStub):
     """Passes over steps after a loss spike: those that are not closed are closed, without
     losses, and no stream sends them any more. Every rank calls it, with the same steps.
       FAILED_PRECONDITION  SessionError: one of them is not of the session
+    """
+    ForkSession: _aio.UnaryUnaryMultiCallable[_curation_pb2.ForkSessionRequest, _curation_pb2.ForkSessionResponse]  # type: ignore[assignment]
+    """Makes a session that is another one up to a step, and goes its own way from there.
+    Repeated, it opens the one that was made.
+      NOT_FOUND            UnknownSessionError: there is no such session to fork
+      FAILED_PRECONDITION  SessionError: the step is not closed, or what it depends on
+                           is not kept any more
+                           SessionMismatchError: the new name is another session's
     """
     PublishSnapshot: _aio.StreamUnaryMultiCallable[_curation_pb2.PublishSnapshotRequest, _curation_pb2.PublishSnapshotResponse]  # type: ignore[assignment]
     """Publishes the learner's weights. The first message is `start`, every later one a
@@ -268,6 +284,20 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Passes over steps after a loss spike: those that are not closed are closed, without
         losses, and no stream sends them any more. Every rank calls it, with the same steps.
           FAILED_PRECONDITION  SessionError: one of them is not of the session
+        """
+
+    @_abc_1.abstractmethod
+    def ForkSession(
+        self,
+        request: _curation_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_curation_pb2.ForkSessionResponse, _abc.Awaitable[_curation_pb2.ForkSessionResponse]]:
+        """Makes a session that is another one up to a step, and goes its own way from there.
+        Repeated, it opens the one that was made.
+          NOT_FOUND            UnknownSessionError: there is no such session to fork
+          FAILED_PRECONDITION  SessionError: the step is not closed, or what it depends on
+                               is not kept any more
+                               SessionMismatchError: the new name is another session's
         """
 
     @_abc_1.abstractmethod
