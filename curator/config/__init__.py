@@ -8,7 +8,11 @@ from curator.config._load import (
     check_references,
     load_config,
     parse_config,
+    parse_policy,
+    parse_sampler,
     parse_session,
+    policy_to_table,
+    sampler_to_table,
     session_to_table,
 )
 from curator.config._ray import RaySpec
@@ -41,6 +45,10 @@ __all__ = [
     "is_local",
     "load_config",
     "parse_config",
+    "parse_policy",
+    "parse_sampler",
     "parse_session",
+    "policy_to_table",
+    "sampler_to_table",
     "session_to_table",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from curator.config._ray import RaySpec
+from curator.config._scores import SCORES_KEY, with_scores
 from curator.config._security import TlsSpec, TokenSpec
 from curator.config._server import ServerSpec
 from curator.config._specs import (
@@ -22,14 +23,18 @@ from curator.config._specs import (
     did_you_mean,
 )
 from curator.errors import ConfigError
-from curator.policies import POLICIES
-from curator.samplers import SAMPLERS
+from curator.policies import POLICIES, Policy
+from curator.samplers import SAMPLERS, Sampler
 
 __all__ = [
     "check_references",
     "load_config",
     "parse_config",
+    "parse_policy",
+    "parse_sampler",
     "parse_session",
+    "policy_to_table",
+    "sampler_to_table",
     "session_to_table",
 ]
 
@@ -82,6 +87,10 @@ def parse_config(table: Table, *, base: Path | None = None) -> Config:
     if "ray" in table and server.executor != "ray":
         msg = "ray: this table needs server.executor = 'ray'; set that, or leave it out"
         raise ConfigError(msg)
+    models, sessions = with_scores(
+        _table("models", table.get("models", {})),
+        _table("sessions", table.get("sessions", {})),
+    )
     config = Config(
         server=server,
         ray=_build(RaySpec, "ray", _table("ray", table.get("ray", {}))),
@@ -93,11 +102,11 @@ def parse_config(table: Table, *, base: Path | None = None) -> Config:
             name: _resolve(
                 _resolve(_build(ModelSpec, where, body), "weights", base), "path", base
             )
-            for name, where, body in _entries("models", table.get("models", {}))
+            for name, where, body in _entries("models", models)
         },
         sessions={
             name: parse_session(body, where=where)
-            for name, where, body in _entries("sessions", table.get("sessions", {}))
+            for name, where, body in _entries("sessions", sessions)
         },
     )
     for name, session in config.sessions.items():
@@ -135,11 +144,46 @@ def parse_session(table: Table, *, where: str = "session") -> SessionSpec:
         ConfigError: A key is unknown, missing, of the wrong type or out of range.
     """
     values = dict(table)
+    if SCORES_KEY in values:
+        msg = (
+            f"{where}.{SCORES_KEY}: a path of the server, which only its own "
+            "configuration has. Name one of its models as the reference, which may be "
+            "a table"
+        )
+        raise ConfigError(msg)
     ready: dict[str, object] = {}
     for key, known in _COMPONENTS.items():
         if key in values:
             ready[key] = _parse_component(key, values.pop(key), f"{where}.{key}", known)
     return _build(SessionSpec, where, values, **ready)
+
+
+def parse_policy(value: object, *, where: str = "policy") -> Policy:
+    """Returns the policy of a name, or of a mapping with a ``name`` and its fields.
+
+    Raises:
+        ConfigError: A key is unknown, missing, of the wrong type or out of range.
+    """
+    return cast("Policy", _parse_component("policy", value, where, POLICIES))
+
+
+def policy_to_table(policy: Policy) -> dict[str, object]:
+    """Returns the mapping that :func:`parse_policy` reads back to ``policy``."""
+    return _component_table(policy, POLICIES)
+
+
+def parse_sampler(value: object, *, where: str = "sampler") -> Sampler:
+    """Returns the sampler of a name, or of a mapping with a ``name`` and its fields.
+
+    Raises:
+        ConfigError: A key is unknown, missing, of the wrong type or out of range.
+    """
+    return cast("Sampler", _parse_component("sampler", value, where, SAMPLERS))
+
+
+def sampler_to_table(sampler: Sampler) -> dict[str, object]:
+    """Returns the mapping that :func:`parse_sampler` reads back to ``sampler``."""
+    return _component_table(sampler, SAMPLERS)
 
 
 def session_to_table(spec: SessionSpec) -> dict[str, object]:
@@ -184,9 +228,24 @@ def check_references(
                 "with every step; a table can be the reference"
             )
             raise ConfigError(msg)
+        if model.model is not None:
+            _check_stand_in(f"{where}: models.{name}.model", model.model, models)
         # A learner that the trainer runs is only a name here.
         if role == "reference" or spec.features == "server":
             _check_outputs(spec, role, name, model, where)
+
+
+def _check_stand_in(where: str, name: str, models: Mapping[str, ModelSpec]) -> None:
+    """Checks the model that a table stands for."""
+    if name not in models:
+        msg = f"{where}: no model {name!r}{did_you_mean(name, models)}"
+        raise ConfigError(msg)
+    if models[name].kind == "table":
+        msg = (
+            f"{where}: {name!r} is a table itself; name the model that computed the "
+            "scores, or leave it out"
+        )
+        raise ConfigError(msg)
 
 
 def _check_outputs(
@@ -258,9 +317,11 @@ def _check_keys(where: str, table: Table, known: set[str]) -> None:
 
 
 def _resolve(spec: T, field: str, base: Path) -> T:
-    """Returns ``spec`` with a relative path made relative to ``base``."""
+    """Returns ``spec`` with a relative path, unless a URI, relative to ``base``."""
     value = getattr(spec, field)
-    resolved = None if value is None else str(base / value)
+    if value is None or "://" in value:
+        return spec
+    resolved = str(base / value)
     return dataclasses.replace(cast("Any", spec), **{field: resolved})
 
 

@@ -31,6 +31,8 @@ class ServerSpec:
         max_streams_per_client: How many streams of batches a client may have at once;
             a client is a token, or without tokens a machine.
         max_super_batch_size: Largest super-batch of a session that a client specifies.
+        max_session_bytes: How much memory a session may hold at once: features of
+            candidates, batches on their way, what its sampler knows of each example.
         stalled_rank_seconds: How long a rank waits for the reports of the others before
             it gets an error that names those that are missing.
         executor: Where models score: ``local``, in this process, or ``ray``, on the
@@ -50,6 +52,7 @@ class ServerSpec:
     max_sessions: int = 256
     max_streams_per_client: int = 256
     max_super_batch_size: int = 1 << 20
+    max_session_bytes: int = 16 * 1024 * MIB
     stalled_rank_seconds: float = 1800.0
     executor: Literal["local", "ray"] = "local"
     metrics: str | None = None
@@ -91,6 +94,7 @@ class ServerSpec:
             "max_sessions",
             "max_streams_per_client",
             "max_super_batch_size",
+            "max_session_bytes",
         ):
             if getattr(self, name) < 1:
                 msg = f"{name}: at least 1; got {getattr(self, name)}"

@@ -41,14 +41,14 @@ _MODEL_KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "two_tower": (("factory", "columns"), _MODULE_KEYS),
     "classifier": (("factory", "columns", "label"), _MODULE_KEYS),
     "causal_lm": (("factory", "columns", "tokens"), ("mask", *_MODULE_KEYS)),
-    "table": (("path",), ()),
+    "table": (("path",), ("model",)),
 }
 # What a kind of model computes per example; of a table its file says it.
 MODEL_OUTPUTS = {
     "two_tower": frozenset({"embeddings"}),
     "classifier": frozenset({"loss", "grad_norm", "entropy"}),
     "causal_lm": frozenset(
-        {"loss", "entropy", "nuclear_norm", "projection", "num_tokens"}
+        {"loss", "perplexity", "entropy", "nuclear_norm", "projection", "num_tokens"}
     ),
 }
 
@@ -58,13 +58,24 @@ class PoolSpec:
     """A ``[pools.NAME]`` table.
 
     Attributes:
-        format: ``arrow`` (IPC files), ``parquet``, or ``virtual`` (ids and no data).
-        path: A file, a folder or a glob.
+        format: What the files are, or ``virtual`` (ids and no data).
+        path: A file, a folder or a glob; a URI (``s3://bucket/folder``) for another
+            file system.
         num_examples: Size of a virtual pool.
         cache_bytes: How much decoded Parquet is kept in memory.
     """
 
-    format: Literal["arrow", "parquet", "virtual"]
+    format: Literal[
+        "arrow",
+        "csv",
+        "huggingface",
+        "jsonl",
+        "lance",
+        "mds",
+        "parquet",
+        "virtual",
+        "webdataset",
+    ]
     path: str | None = None
     num_examples: int | None = None
     cache_bytes: int | None = None
@@ -112,6 +123,8 @@ class ModelSpec:
         mask: Column that says which tokens are supervised; all of them by default.
         path: The Parquet file of a ``table``, or the folder that ``curator score``
             wrote.
+        model: Name of the model that a ``table`` stands for, which is checked against
+            what ``curator score`` has written down, and not loaded.
     """
 
     kind: Literal["two_tower", "classifier", "causal_lm", "table"] = "two_tower"
@@ -126,6 +139,7 @@ class ModelSpec:
     tokens: str | None = None
     mask: str | None = None
     path: str | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         required, optional = _MODEL_KEYS[self.kind]

@@ -7,12 +7,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import pyarrow as pa
 from pyarrow import fs
 
-from curator.errors import ConfigError, StorageError
+from curator.errors import StorageError
+from curator.pools import open_location
 
 __all__ = ["FileGoneError", "Place", "SavedFile", "sync_folder"]
 
@@ -41,7 +41,7 @@ class Place:
     """A folder on some file system."""
 
     def __init__(self, uri: str) -> None:
-        self._system, self._root = _open(uri)
+        self._system, self._root = open_location(uri)
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
@@ -114,34 +114,6 @@ class Place:
         ) as stream:
             while chunk := bytes(stream.read(_CHUNK)):
                 yield chunk
-
-
-def _open(uri: str) -> tuple[Any, str]:
-    """Returns the file system of a folder or URI, and the path on it."""
-    if "://" not in uri:
-        return _fs.LocalFileSystem(), str(Path(uri).absolute())
-    try:
-        system, path = _fs.FileSystem.from_uri(uri)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        return _open_fsspec(uri, error)
-    return system, path
-
-
-def _open_fsspec(uri: str, why: Exception) -> tuple[Any, str]:
-    try:
-        import fsspec  # pyright: ignore[reportMissingTypeStubs]
-    except ImportError:
-        msg = f"cannot open {uri!r}: {why}. Install fsspec for more file systems"
-        raise ConfigError(msg) from why
-    try:
-        system, path = cast(
-            "tuple[Any, str]",
-            fsspec.core.url_to_fs(uri),  # pyright: ignore[reportUnknownMemberType]
-        )
-    except (ImportError, ValueError) as error:
-        msg = f"cannot open {uri!r}: {error}"
-        raise ConfigError(msg) from error
-    return _fs.PyFileSystem(_fs.FSSpecHandler(system)), path
 
 
 def sync_folder(folder: Path) -> None:

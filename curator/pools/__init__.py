@@ -2,6 +2,7 @@
 
 from curator.pools._arrow import ArrowPool
 from curator.pools._base import Pool
+from curator.pools._location import open_location
 from curator.pools._memory import MemoryPool
 from curator.pools._open import FORMATS, open_pool
 from curator.pools._parquet import ParquetPool
@@ -16,6 +17,7 @@ __all__ = [
     "Pool",
     "RowSpans",
     "VirtualPool",
+    "open_location",
     "open_pool",
     "zero_rows",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,21 @@ import pyarrow as pa
 from jaxtyping import Integer
 
 from curator.errors import PoolError
-from curator.pools._files import common_schema, find_files, unreadable
+from curator.pools._derived import cache_folder, local_copies
+from curator.pools._files import (
+    PoolFile,
+    common_schema,
+    file_at,
+    find_files,
+    unreadable,
+)
 from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._request import still_open
 from curator.pools._spans import RowSpans
 from curator.pools._take import Chunks
 
-__all__ = ["ArrowPool"]
+__all__ = ["ArrowPool", "map_file"]
 
-_SUFFIXES = (".arrow", ".ipc", ".feather")
 _FILE_MAGIC = b"ARROW1"
 
 
@@ -31,10 +37,14 @@ class ArrowPool:
     The files must not be cut short or written to in place while the pool is open: what
     is mapped would change under the reader, or end the process (SIGBUS).
 
+    Files that lie elsewhere are copied first, beside the cache of digests.
+
     Args:
         path: A file, a folder (its ``.arrow``, ``.ipc`` and ``.feather`` files) or a
-            glob.
+            glob; or the very files, local ones.
         fingerprint_cache: Where the files' digests are kept, to hash them once only.
+        fingerprint: Computes the fingerprint; by default it is that of the files.
+        view: Applied to each record batch, copying nothing; all keep one schema.
 
     Raises:
         PoolError: There is no such file, one cannot be read or is compressed, or their
@@ -42,19 +52,43 @@ class ArrowPool:
     """
 
     def __init__(
-        self, path: str | Path, *, fingerprint_cache: Path | None = None
+        self,
+        path: str | Path | Sequence[PoolFile],
+        *,
+        fingerprint_cache: Path | None = None,
+        fingerprint: Callable[[], str] | None = None,
+        view: Callable[[pa.RecordBatch], pa.RecordBatch] | None = None,
     ) -> None:
-        files = find_files(path, _SUFFIXES)
-        mapped = [_map_file(file) for file in files]
+        if isinstance(path, str | Path):
+            found = find_files(path, "arrow")
+            files = local_copies(found, cache_folder(fingerprint_cache))
+        else:
+            files = list(path)
+        mapped = [map_file(file) for file in files]
+        if view is not None:
+            mapped = [_seen(view, *part) for part in mapped]
         schema = common_schema(files, [schema for schema, _ in mapped])
         rows = Chunks([batch for _, batches in mapped for batch in batches], schema)
         if not rows.num_rows:
-            msg = f"{path}: a pool has at least one example; the files have no rows"
+            where = path if isinstance(path, str | Path) else files[0]
+            msg = f"{where}: a pool has at least one example; the files have no rows"
             raise PoolError(msg)
         self._rows: Chunks | None = rows
         self._num_examples = rows.num_rows
         self._schema = rows.schema
-        self._fingerprint = Once(lambda: files_fingerprint(files, fingerprint_cache))
+        self._fingerprint = Once(
+            fingerprint or (lambda: files_fingerprint(files, fingerprint_cache))
+        )
+
+    @classmethod
+    def of_copy(
+        cls, copy: Path, files: Sequence[PoolFile], fingerprint_cache: Path | None
+    ) -> ArrowPool:
+        """Returns the pool of an Arrow file that was made of other files."""
+        return cls(
+            [file_at(copy)],
+            fingerprint=lambda: files_fingerprint(files, fingerprint_cache),
+        )
 
     @property
     def num_examples(self) -> int:
@@ -88,10 +122,20 @@ class ArrowPool:
         self._rows = None
 
 
-def _map_file(file: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+def _seen(
+    view: Callable[[pa.RecordBatch], pa.RecordBatch],
+    schema: pa.Schema,
+    batches: list[pa.RecordBatch],
+) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """Returns the view of a file's record batches, and its schema."""
+    empty = pa.RecordBatch.from_pylist([], schema=schema)
+    return view(empty).schema, [view(batch) for batch in batches]
+
+
+def map_file(file: PoolFile) -> tuple[pa.Schema, list[pa.RecordBatch]]:
     """Returns the schema of a file and its record batches, which stay on disk."""
     try:
-        with pa.memory_map(str(file)) as source:
+        with pa.memory_map(file.path) as source:
             mapped = source.read_buffer()
         if mapped[: len(_FILE_MAGIC)].to_pybytes() == _FILE_MAGIC:
             reader = pa.ipc.open_file(mapped)
@@ -106,7 +150,7 @@ def _map_file(file: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:
 
 
 def _check_not_compressed(
-    file: Path, mapped: pa.Buffer, batches: list[pa.RecordBatch]
+    file: PoolFile, mapped: pa.Buffer, batches: list[pa.RecordBatch]
 ) -> None:
     """Checks that the data lies in the file; decompressed, it would lie in memory."""
     for batch in batches:

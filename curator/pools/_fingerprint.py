@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +20,20 @@ import pyarrow.compute as pc
 
 from curator.errors import PoolError
 from curator.pools._digest_cache import open_digest_cache
+from curator.pools._files import PoolFile
 from curator.pools._spans import row_bytes
 
-__all__ = ["Once", "files_fingerprint", "table_fingerprint", "virtual_fingerprint"]
+__all__ = [
+    "Once",
+    "files_fingerprint",
+    "rows_fingerprint",
+    "table_fingerprint",
+    "virtual_fingerprint",
+]
 
 _DIGEST_BYTES = 16
 _BLOCK_ROWS = 1024
+_BLOCK_BYTES = 8 << 20
 
 
 class Once:
@@ -48,49 +57,59 @@ def virtual_fingerprint(num_examples: int) -> str:
     return _new(f"virtual:{num_examples}").hexdigest()
 
 
-def files_fingerprint(files: Sequence[Path], cache: Path | None) -> str:
+def files_fingerprint(files: Sequence[PoolFile], cache: Path | None) -> str:
     """Returns the fingerprint of files in that order: their sizes and all their bytes.
 
-    The schema is part of the bytes. Names, folders and times have no influence.
+    The schema is part of the bytes. Names, folders and times have no influence. A file
+    that lies elsewhere is read once, from start to end.
 
     Args:
-        files: Absolute paths.
+        files: In their order.
         cache: SQLite file that keeps each file's digest for as long as the file's size,
             times and inode stay what they were; made where it is missing.
 
     Raises:
         PoolError: A file or the cache cannot be read.
     """
-    digests: dict[Path, bytes] = {}
+    digests: dict[str, bytes] = {}
     try:
         with (
             open_digest_cache(cache) as known,
             ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads,
         ):
-            stats = {file: file.stat() for file in files}
-            for file, stat in stats.items():
-                digest = known.get(file, stat)
+            states = {file.uri: file.current_state() for file in files}
+            for name, state in states.items():
+                digest = known.get(name, state.text)
                 if digest is not None:
-                    digests[file] = digest
-            missing = [file for file in stats if file not in digests]
+                    digests[name] = digest
+            missing = [file for file in files if file.uri not in digests]
             # Kept one by one, so that an interrupted hour of hashing is not lost.
             for file, digest in zip(
                 missing, threads.map(_digest, missing), strict=True
             ):
-                digests[file] = digest
-                known.put(file, stats[file], digest)
+                digests[file.uri] = digest
+                state = states[file.uri]
+                if state.is_settled and file.current_state() == state:
+                    known.put(file.uri, state.text, digest)
     except OSError as exc:
         msg = f"a file of the pool cannot be read for its fingerprint: {exc}"
         raise PoolError(msg) from exc
     total = _new("files")
     for file in files:
-        total.update(stats[file].st_size.to_bytes(8, "little") + digests[file])
+        size = states[file.uri].size
+        total.update(size.to_bytes(8, "little") + digests[file.uri])
     return total.hexdigest()
 
 
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, lambda: _new("")).digest()
+def _digest(file: PoolFile) -> bytes:
+    if file.local is not None:
+        with file.local.open("rb") as source:
+            return hashlib.file_digest(source, lambda: _new("")).digest()
+    digest = _new("")
+    with file.open_stream() as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.digest()
 
 
 def table_fingerprint(table: pa.Table) -> str:
@@ -101,16 +120,34 @@ def table_fingerprint(table: pa.Table) -> str:
     Args:
         table: Without dictionaries, see :func:`plain_schema`.
     """
-    total = _new(f"table:{table.num_rows}")
-    for field in table.schema:
+    return rows_fingerprint(table.schema, table.num_rows, table.to_batches())
+
+
+def rows_fingerprint(
+    schema: pa.Schema, num_rows: int, batches: Iterable[pa.RecordBatch]
+) -> str:
+    """Returns the fingerprint of a table whose rows come batch by batch."""
+    total = _new(f"table:{num_rows}")
+    for field in schema:
         total.update(repr((field.name, str(field.type), field.nullable)).encode())
     # Blocks of a fixed number of rows, or the chunks would show in the digest.
-    for start in range(0, table.num_rows, _BLOCK_ROWS):
-        block = table.slice(start, _BLOCK_ROWS).combine_chunks()
-        for column in block.columns:
-            for chunk in column.chunks:
-                _update(total, chunk)
+    rest: Any = None
+    for batch in batches:
+        new = pa.Table.from_batches([batch])
+        rest = new if rest is None else pa.concat_tables([rest, new])
+        whole = rest.num_rows - rest.num_rows % _BLOCK_ROWS
+        for start in range(0, whole, _BLOCK_ROWS):
+            _update_block(total, rest.slice(start, _BLOCK_ROWS))
+        rest = rest.slice(whole)
+    if rest is not None and rest.num_rows:
+        _update_block(total, rest)
     return total.hexdigest()
+
+
+def _update_block(total: hashlib.blake2b, block: pa.Table) -> None:
+    for column in block.combine_chunks().columns:
+        for chunk in column.chunks:
+            _update(total, chunk)
 
 
 def _update(total: hashlib.blake2b, array: pa.Array) -> None:

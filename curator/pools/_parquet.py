@@ -13,7 +13,7 @@ from jaxtyping import Int64, Integer
 
 from curator.errors import PoolError
 from curator.pools._byte_cache import ByteCache
-from curator.pools._files import common_schema, find_files, unreadable
+from curator.pools._files import PoolFile, common_schema, find_files, unreadable
 from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import (
@@ -24,8 +24,6 @@ from curator.pools._take import (
 )
 
 __all__ = ["DEFAULT_CACHE_BYTES", "ParquetPool"]
-
-_SUFFIXES = (".parquet", ".pq")
 
 DEFAULT_CACHE_BYTES = 1 << 30
 """How much decoded data a pool keeps unless told otherwise: 1 GiB."""
@@ -55,7 +53,7 @@ class ParquetPool:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         fingerprint_cache: Path | None = None,
     ) -> None:
-        files = find_files(path, _SUFFIXES)
+        files = find_files(path, "parquet")
         footers = [_read_footer(file) for file in files]
         self._schema = common_schema(files, [schema for schema, _ in footers])
         self._groups = [group for _, groups in footers for group in groups]
@@ -165,7 +163,10 @@ class ParquetPool:
         try:
             # A reader of its own per call: readers are not made to be shared by
             # threads, and ten thousand files need not be open. The footer is known.
-            with pq.ParquetFile(group.file, metadata=group.metadata) as reader:
+            with (
+                group.file.open_random() as source,
+                pq.ParquetFile(source, metadata=group.metadata) as reader,
+            ):
                 table = reader.read_row_group(group.index, columns=names)
         except (pa.ArrowException, OSError) as exc:
             raise unreadable(group.file, "the Parquet file it was", exc) from exc
@@ -189,15 +190,15 @@ class _Decoded:
 class _RowGroup:
     """Where some of the rows lie: a row group of a file, and that file's footer."""
 
-    file: Path
+    file: PoolFile
     metadata: pq.FileMetaData
     index: int
     num_rows: int
 
 
-def _read_footer(file: Path) -> tuple[pa.Schema, list[_RowGroup]]:
+def _read_footer(file: PoolFile) -> tuple[pa.Schema, list[_RowGroup]]:
     try:
-        with pq.ParquetFile(file) as reader:
+        with file.open_random() as source, pq.ParquetFile(source) as reader:
             metadata = reader.metadata
             groups = [
                 _RowGroup(file, metadata, i, metadata.row_group(i).num_rows)

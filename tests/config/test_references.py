@@ -163,11 +163,11 @@ def test_columns_are_told_by_the_key_that_names_them():
         ),
         (
             {"kind": "table", "path": "t", "dtype": "bfloat16"},
-            "dtype: not for a model of kind 'table', which takes path; got 'bfloat16'",
+            "dtype: not for a model of kind 'table', which takes path, model; got 'bfl",
         ),
         (
             {"kind": "table", "path": "t", **MODULE},
-            r"factory: not for a model of kind 'table', which takes path; got 'tow",
+            r"factory: not for a model of kind 'table', which takes path, model; got",
         ),
         ({**MODULE, "factory": "a.b"}, "factory: expected 'package.module:function'"),
         ({**MODULE, "micro_batch_size": 0}, "micro_batch_size: at least 1; got 0"),

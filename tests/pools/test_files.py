@@ -2,9 +2,7 @@ import pyarrow as pa
 import pytest
 
 from curator.errors import PoolError
-from curator.pools._files import common_schema, find_files, unreadable
-
-SUFFIXES = (".arrow", ".ipc")
+from curator.pools._files import common_schema, file_at, find_files, unreadable
 
 
 def touch(folder, *names):
@@ -14,14 +12,14 @@ def touch(folder, *names):
 
 
 def found(path):
-    return [file.name for file in find_files(path, SUFFIXES)]
+    return [file.name for file in find_files(path, "arrow")]
 
 
 def test_folder_gives_its_files_sorted_by_name(tmp_path):
     touch(tmp_path, "b.arrow", "a.ipc", "a.arrow", "a-10.arrow", "a-9.arrow")
 
     assert found(tmp_path) == ["a-10.arrow", "a-9.arrow", "a.arrow", "a.ipc", "b.arrow"]
-    assert all(file.is_absolute() for file in find_files(tmp_path, SUFFIXES))
+    assert all(file.local.is_absolute() for file in find_files(tmp_path, "arrow"))
 
 
 def test_what_tools_leave_beside_the_data_is_ignored(tmp_path):
@@ -57,31 +55,38 @@ def test_relative_paths_are_those_of_the_current_folder(tmp_path, monkeypatch):
     touch(tmp_path, "data/a.arrow")
     monkeypatch.chdir(tmp_path)
 
-    assert find_files("data", SUFFIXES) == [tmp_path / "data" / "a.arrow"]
+    files = find_files("data", "arrow")
+
+    assert [file.local for file in files] == [tmp_path / "data" / "a.arrow"]
+    assert [str(file) for file in files] == [str(tmp_path / "data" / "a.arrow")]
 
 
 def test_nothing_there_is_said(tmp_path):
     with pytest.raises(PoolError, match=r"absent: no such file or folder, and no file"):
-        find_files(tmp_path / "absent", SUFFIXES)
+        find_files(tmp_path / "absent", "arrow")
     with pytest.raises(PoolError, match=r"\*\.arrow: no such file or folder"):
-        find_files(tmp_path / "*.arrow", SUFFIXES)
+        find_files(tmp_path / "*.arrow", "arrow")
 
 
 def test_folder_without_such_files_says_what_it_has(tmp_path):
-    with pytest.raises(PoolError, match=r"no files that end in \.arrow, \.ipc in this"):
-        find_files(tmp_path, SUFFIXES)
-    touch(tmp_path, "a.csv", "b.csv")
     with pytest.raises(
-        PoolError, match=r"folder; it has a\.csv, b\.csv\. A glob takes"
+        PoolError, match=r"no files that end in \.arrow, \.ipc, \.feather in this"
     ):
-        find_files(tmp_path, SUFFIXES)
+        find_files(tmp_path, "arrow")
+    touch(tmp_path, "a.csv", "b.csv")
+    message = r"it has a\.csv, b\.csv\. Files of format csv are there\. A glob takes"
+    with pytest.raises(PoolError, match=message):
+        find_files(tmp_path, "arrow")
 
 
 def test_unreadable_file_is_described(tmp_path):
     touch(tmp_path, "a.arrow")
 
-    error = unreadable(tmp_path / "a.arrow", "an Arrow file", ValueError("no magic"))
-    missing = unreadable(tmp_path / "b.arrow", "an Arrow file", OSError("gone"))
+    file = file_at(tmp_path / "a.arrow")
+
+    error = unreadable(file, "an Arrow file", ValueError("no magic"))
+    (tmp_path / "a.arrow").unlink()
+    missing = unreadable(file, "an Arrow file", OSError("gone"))
 
     assert str(error).endswith(
         "a.arrow: not an Arrow file, or damaged: no magic. It starts with b'data'"
@@ -89,8 +94,13 @@ def test_unreadable_file_is_described(tmp_path):
     assert str(missing).endswith("gone. It cannot be opened")
 
 
+def some_files(folder, num_files):
+    touch(folder, *(f"{i}.arrow" for i in range(num_files)))
+    return [file_at(folder / f"{i}.arrow") for i in range(num_files)]
+
+
 def schemas_message(tmp_path, *schemas):
-    files = [tmp_path / f"{i}.arrow" for i in range(len(schemas))]
+    files = some_files(tmp_path, len(schemas))
     with pytest.raises(PoolError) as caught:
         common_schema(files, [pa.schema(schema) for schema in schemas])
     return str(caught.value).replace(f"{tmp_path}/", "")
@@ -126,6 +136,6 @@ def test_metadata_and_dictionaries_may_differ(tmp_path):
     plain = pa.schema([("a", pa.string())], metadata={"pandas": "1"})
     encoded = pa.schema([("a", pa.dictionary(pa.int8(), pa.string()))])
 
-    schema = common_schema([tmp_path / "0", tmp_path / "1"], [plain, encoded])
+    schema = common_schema(some_files(tmp_path, 2), [plain, encoded])
 
     assert schema.equals(pa.schema([("a", pa.string())]), check_metadata=True)

@@ -43,7 +43,7 @@ def test_fingerprint_cache_reaches_the_pool(tmp_path, format):
 
 
 def test_unknown_format_is_named_with_the_nearest():
-    message = r"unknown pool format 'arow' \(did you mean 'arrow'\?\). Known: arrow, pa"
+    message = r"unknown pool format 'arow' \(did you mean 'arrow'\?\). Known: arrow, cs"
     with pytest.raises(ConfigError, match=message):
         open_pool("arow", "a")
 

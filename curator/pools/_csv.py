@@ -1,0 +1,140 @@
+"""Pools of CSV: decoded once into an Arrow file that is kept."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from curator.errors import PoolError
+from curator.pools._arrow import ArrowPool
+from curator.pools._derived import Progress, cache_folder, derive, local_copies
+from curator.pools._files import PoolFile, common_schema, find_files
+from curator.pools._packed import unpacked
+
+__all__ = ["csv_pool"]
+
+_csv: Any = csv  # the module has no types
+_BLOCK_BYTES = 4 << 20
+_TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
+# What a cell has to look like to be read as another type than text. Leading zeros
+# belong to codes (postcodes), and more digits than a float keeps to identifiers.
+_WHOLE = r"^-?(0|[1-9][0-9]*)$"
+_FLOAT = (
+    r"^-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+    r"|^-?(inf|Infinity)$|^(nan|NaN)$"
+)
+_BOOLEAN = f"^({'|'.join(_TRUE + _FALSE)})$"
+_PATTERNS = {pa.int64(): _WHOLE, pa.float64(): _FLOAT, pa.bool_(): _BOOLEAN}
+
+
+def csv_pool(path: str | Path, *, fingerprint_cache: Path | None = None) -> ArrowPool:
+    """Returns the pool of the rows of CSV files, packed or not.
+
+    They are decoded once, into an Arrow file beside the cache of digests. The first
+    line has the names. A column is of whole numbers, floats or booleans where every
+    cell of every file is one, or empty, which is null; of strings otherwise, as they
+    are, an empty one included. Cells may be quoted with ``"`` and have line breaks.
+
+    Args:
+        path: A file, a folder (its ``.csv`` files, also ``.gz`` and ``.zst``) or a
+            glob.
+        fingerprint_cache: Where the files' digests are kept, to hash them once only.
+
+    Raises:
+        PoolError: There is no such file, one cannot be read, their names differ, or a
+            row has more or fewer cells; the message names the row.
+    """
+    folder = cache_folder(fingerprint_cache)
+    files = local_copies(find_files(path, "csv"), folder)
+
+    def decode(target: Path, progress: Progress) -> None:
+        schema = _infer(files, progress)
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as out:
+            for file in files:
+                for batch in _batches(file, schema, progress):
+                    out.write_batch(batch)
+
+    decoded = derive(folder, "csv.arrow", files, decode, num_readings=2)
+    return ArrowPool.of_copy(decoded, files, fingerprint_cache)
+
+
+def _infer(files: Sequence[PoolFile], progress: Progress) -> pa.Schema:
+    """Returns the columns of all files, with the narrowest type for all their cells."""
+    text = [_header(file) for file in files]
+    names = common_schema(files, text)
+    possible = {name: list(_PATTERNS) for name in names.names}
+    has_value = dict.fromkeys(names.names, False)
+    num_rows = 0
+    for file in files:
+        for batch in _batches(file, names, progress):
+            num_rows += len(batch)
+            for name in names.names:
+                cells = batch.column(name)
+                cells = cells.filter(pc.not_equal(cells, ""))
+                if not len(cells):
+                    continue
+                has_value[name] = True
+                possible[name] = [t for t in possible[name] if _fits(cells, t)]
+    if not num_rows:
+        msg = f"{files[0]}: a pool has at least one example; the files have no rows"
+        raise PoolError(msg)
+    return pa.schema(
+        [
+            (name, types[0] if types and has_value[name] else pa.string())
+            for name, types in possible.items()
+        ]
+    )
+
+
+def _fits(cells: pa.StringArray, dtype: pa.DataType) -> bool:
+    if not pc.all(pc.match_substring_regex(cells, _PATTERNS[dtype])).as_py():
+        return False
+    with contextlib.suppress(pa.ArrowInvalid):  # more than 64 bits
+        return len(pc.cast(cells, dtype)) == len(cells)
+    return False
+
+
+def _header(file: PoolFile) -> pa.Schema:
+    """Returns the columns of a file, all of them text."""
+    with _read(file), unpacked(file, Progress("", 0)) as source:
+        reader = _csv.open_csv(
+            source, read_options=_read_options(), parse_options=_PARSE
+        )
+        return pa.schema([(name, pa.string()) for name in reader.schema.names])
+
+
+def _batches(
+    file: PoolFile, schema: pa.Schema, progress: Progress
+) -> Generator[pa.RecordBatch]:
+    options = _csv.ConvertOptions(
+        column_types=schema,
+        null_values=[""],
+        true_values=_TRUE,
+        false_values=_FALSE,
+        strings_can_be_null=False,
+    )
+    with _read(file), unpacked(file, progress) as source:
+        yield from _csv.open_csv(source, _read_options(), _PARSE, options)
+
+
+_PARSE: Any = _csv.ParseOptions(newlines_in_values=True)
+
+
+def _read_options() -> Any:
+    # Without threads, because only then do messages name the row.
+    return _csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
+
+
+@contextlib.contextmanager
+def _read(file: PoolFile) -> Generator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        msg = f"{file}: not CSV, or damaged: {error}"
+        raise PoolError(msg) from error

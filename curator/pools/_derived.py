@@ -1,0 +1,182 @@
+"""What is made of a pool's files once, and kept: indices and decoded copies."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from curator.errors import PoolChangedError, PoolError
+from curator.pools._files import PoolFile, file_at
+
+__all__ = ["Build", "Progress", "cache_folder", "derive", "local_copies"]
+
+_log = logging.getLogger("curator.pools")
+_EVERY_SECONDS = 5.0
+# What another process may be opening just now is not deleted.
+_STALE_SECONDS = 3600
+_COPY_BYTES = 8 << 20
+
+
+class Progress:
+    """Logs how far a long reading is, every few seconds.
+
+    Args:
+        what: What is being done, for the log.
+        total: How much there is to read.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._started = self._logged = time.monotonic()
+
+    def advance(self, num_bytes: int) -> None:
+        """Notes that so many more bytes were read."""
+        self._done += num_bytes
+        now = time.monotonic()
+        if now - self._logged < _EVERY_SECONDS:
+            return
+        self._logged = now
+        rate = self._done / (now - self._started)
+        _log.info(
+            "%s: %.0f %% of %.2f GB, %.0f MB/s, %.0f s left",
+            self._what,
+            100 * self._done / max(self._total, 1),
+            self._total / 1e9,
+            rate / 1e6,
+            max(self._total - self._done, 0) / rate,
+        )
+
+
+Build: TypeAlias = Callable[[Path, Progress], None]
+"""Writes what is derived to a path, and notes the bytes that it has read."""
+
+
+def cache_folder(fingerprint_cache: Path | None) -> Path:
+    """Returns where indices and copies are kept.
+
+    Beside the digests, in the server's state directory; of a pool that is opened
+    without them in the user's cache folder.
+    """
+    if fingerprint_cache is not None:
+        return fingerprint_cache.parent / "pools"
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "batch-curator" / "pools"
+
+
+def derive(
+    folder: Path,
+    kind: str,
+    files: Sequence[PoolFile],
+    build: Build,
+    *,
+    num_readings: int = 1,
+) -> Path:
+    """Returns what is made of files, making it where it is missing.
+
+    It is made anew when a file's size, times or inode change, and each time while the
+    files are so new that another change might not show. Written whole or not at all;
+    of several processes one makes it, and the others wait.
+
+    Args:
+        folder: Where it is kept; anything in it can be deleted while no pool is open.
+        kind: What it is; two kinds of the same files are kept apart.
+        files: What it is made of.
+        build: Makes it.
+        num_readings: How often ``build`` reads the files.
+
+    Raises:
+        PoolError: It cannot be written, or the files cannot be read.
+        PoolChangedError: The files changed meanwhile.
+    """
+    source = _digest(file.uri for file in files)
+    state = _digest(file.state.text for file in files)
+    if not all(file.state.is_settled for file in files):
+        state = uuid.uuid4().hex[:16]
+    stem = f"{kind}-{source}-"
+    path = folder / f"{stem}{state}"
+    if path.exists():
+        return path
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f".{kind}-{source}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                _make(path, kind, files, build, num_readings)
+                _delete_stale(folder, stem, path)
+    except OSError as error:
+        msg = (
+            f"{files[0]}: {kind} cannot be made in {folder}: {error}. It needs a "
+            "folder that can be written and has room: server.state_dir"
+        )
+        raise PoolError(msg) from error
+    return path
+
+
+def _make(
+    path: Path, kind: str, files: Sequence[PoolFile], build: Build, num_readings: int
+) -> None:
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    what = f"{kind} of {files[0]}{more}"
+    started = time.monotonic()
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    total = sum(file.state.size for file in files)
+    try:
+        build(temporary, Progress(what, num_readings * total))
+        for file in files:
+            if file.current_state() != file.state:
+                msg = f"{file}: changed while the pool was opened; open it again"
+                raise PoolChangedError(msg)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _log.info(
+        "%s: made in %.1f s, %.1f MB in %s",
+        what,
+        time.monotonic() - started,
+        path.stat().st_size / 1e6,
+        path,
+    )
+
+
+def _delete_stale(folder: Path, stem: str, kept: Path) -> None:
+    for path in folder.glob(f"{stem}*"):
+        if path != kept and time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            path.unlink(missing_ok=True)
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=8).hexdigest()
+
+
+def local_copies(files: Sequence[PoolFile], folder: Path) -> list[PoolFile]:
+    """Returns files of this machine: the local ones themselves, copies of the others.
+
+    Raises:
+        PoolError: A file cannot be read, or its copy cannot be written.
+        PoolChangedError: A file changed while it was copied.
+    """
+    return [
+        file if file.local is not None else file_at(_copied(file, folder))
+        for file in files
+    ]
+
+
+def _copied(file: PoolFile, folder: Path) -> Path:
+    def copy(path: Path, progress: Progress) -> None:
+        with file.open_stream() as source, path.open("wb") as target:
+            while block := source.read(_COPY_BYTES):
+                target.write(block)
+                progress.advance(len(block))
+
+    return derive(folder, "copy", [file], copy)
