@@ -7,11 +7,18 @@ line in :data:`POLICIES`, a page in ``docs/policies``. The contract test picks i
 from __future__ import annotations
 
 from curator.policies._base import Policy, RememberingPolicy
+from curator.policies._ccs import CCS, Chunks, StreamedSelection
+from curator.policies._color import Color
+from curator.policies._dedup import Dedup, Duplicates, KeepName, find_duplicates
 from curator.policies._domain_quota import DomainQuota
+from curator.policies._facility_location import FacilityLocation
 from curator.policies._importance import Importance
 from curator.policies._joint import Joint
+from curator.policies._kcenter import KCenter
+from curator.policies._logdet import LogDet
 from curator.policies._power import Power
 from curator.policies._selective_backprop import SelectiveBackprop
+from curator.policies._sensitivity import Sensitivity
 from curator.policies._softmax import Softmax
 from curator.policies._softrank import SoftRank
 from curator.policies._stratified import Stratified
@@ -20,28 +27,47 @@ from curator.policies._uds import UDS
 from curator.policies._uniform import Uniform
 
 __all__ = [
+    "CCS",
     "POLICIES",
     "UDS",
+    "Chunks",
+    "Color",
+    "Dedup",
     "DomainQuota",
+    "Duplicates",
+    "FacilityLocation",
     "Importance",
     "Joint",
+    "KCenter",
+    "KeepName",
+    "LogDet",
     "Policy",
     "Power",
     "RememberingPolicy",
     "SelectiveBackprop",
+    "Sensitivity",
     "SoftRank",
     "Softmax",
     "Stratified",
+    "StreamedSelection",
     "TopK",
     "Uniform",
+    "find_duplicates",
 ]
 
 POLICIES: dict[str, type[Policy]] = {
+    CCS.name: CCS,
+    Color.name: Color,
+    Dedup.name: Dedup,
     DomainQuota.name: DomainQuota,
+    FacilityLocation.name: FacilityLocation,
     Importance.name: Importance,
     Joint.name: Joint,
+    KCenter.name: KCenter,
+    LogDet.name: LogDet,
     Power.name: Power,
     SelectiveBackprop.name: SelectiveBackprop,
+    Sensitivity.name: Sensitivity,
     Softmax.name: Softmax,
     SoftRank.name: SoftRank,
     Stratified.name: Stratified,

@@ -33,6 +33,7 @@ from curator.types import (
 __all__ = [
     "check_num_selected",
     "read_feature",
+    "read_floats",
     "read_joint_scores",
     "read_labels",
     "read_memory",
@@ -67,16 +68,28 @@ def read_scores(
     """
     total = np.zeros(len(ids))
     for name, coefficient in SCORES[score].terms:
-        values = read_feature(features, name)
-        if not isinstance(values, np.ndarray) or values.shape != (len(ids),):
-            raise wrong_feature(
-                name, values, f"one float per candidate, shape ({len(ids)},)"
-            )
-        if not np.issubdtype(values.dtype, np.floating):
-            raise wrong_feature(name, values, "float16, float32 or float64")
+        values = read_floats(features, name, ids)
         with np.errstate(over="ignore", invalid="ignore"):
-            total += coefficient * values.astype(np.float64)
+            total += coefficient * values
     return total
+
+
+def read_floats(
+    features: Features, name: str, ids: Int64[np.ndarray, " B"]
+) -> Float64[np.ndarray, " B"]:
+    """Returns a feature that is one float per candidate.
+
+    Raises:
+        FeatureError: It is missing or not one float per candidate.
+    """
+    values = read_feature(features, name)
+    if not isinstance(values, np.ndarray) or values.shape != (len(ids),):
+        raise wrong_feature(
+            name, values, f"one float per candidate, shape ({len(ids)},)"
+        )
+    if not np.issubdtype(values.dtype, np.floating):
+        raise wrong_feature(name, values, "float16, float32 or float64")
+    return values.astype(np.float64)
 
 
 def read_memory(features: Features) -> Float32[np.ndarray, " rows"]:

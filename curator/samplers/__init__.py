@@ -13,6 +13,12 @@ from curator.samplers._base import (
     Run,
     Sampler,
 )
+from curator.samplers._batch_plans import (
+    BatchPlan,
+    PartitionerName,
+    b3_plan,
+    cluster_plan,
+)
 from curator.samplers._infobatch import InfoBatch
 from curator.samplers._permutation import Permutation
 from curator.samplers._repb import RePB
@@ -23,9 +29,11 @@ from curator.samplers._uniform import Uniform
 __all__ = [
     "RS2",
     "SAMPLERS",
+    "BatchPlan",
     "EpochPlan",
     "EpochPlanner",
     "InfoBatch",
+    "PartitionerName",
     "Permutation",
     "RePB",
     "ResumablePlanner",
@@ -33,6 +41,8 @@ __all__ = [
     "Sampler",
     "SeTa",
     "Uniform",
+    "b3_plan",
+    "cluster_plan",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {

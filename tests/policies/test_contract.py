@@ -8,13 +8,19 @@ import pytest
 from pair_worlds import random_features
 
 from curator.policies import (
+    CCS,
     POLICIES,
+    Dedup,
     DomainQuota,
+    FacilityLocation,
     Importance,
     Joint,
+    KCenter,
+    LogDet,
     Policy,
     Power,
     SelectiveBackprop,
+    Sensitivity,
     Softmax,
     SoftRank,
     Stratified,
@@ -50,6 +56,15 @@ VARIANTS: list[Policy] = [
     *(Joint(score=score, num_chunks=3) for score in PAIR_SCORE_NAMES),
     *(Joint(loss=loss, num_chunks=3, temperature=0.0) for loss in PAIR_SCORES),
     Joint(num_chunks=1),
+    KCenter(metric="euclidean", trim=0.1),
+    KCenter(embeddings="learner.projection"),
+    LogDet(score="learnability", quality=3.0),
+    FacilityLocation(embeddings="learner.projection"),
+    Sensitivity(metric="euclidean", num_clusters=3, weights="none"),
+    Sensitivity(embeddings="learner.projection", distance_share=1.0, power=1.0),
+    CCS(by="reference.loss", hard="low", weights="horvitz_thompson", num_strata=4),
+    Dedup(keep="random", num_clusters=4),
+    Dedup(keep="easy", embeddings="learner.projection"),
     Joint(num_chunks=24, temperature=0.2),
 ]
 
@@ -65,7 +80,22 @@ def test_policies_are_registered_under_their_names():
         assert policy.name == name
 
 
-@pytest.mark.parametrize("name", ["domain_quota", "stratified", "topk", "uniform"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ccs",
+        "color",
+        "dedup",
+        "domain_quota",
+        "facility_location",
+        "kcenter",
+        "logdet",
+        "sensitivity",
+        "stratified",
+        "topk",
+        "uniform",
+    ],
+)
 def test_documented_examples_run(name):
     results = doctest.testmod(importlib.import_module(f"curator.policies._{name}"))
 
