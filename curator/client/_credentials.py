@@ -116,14 +116,7 @@ class _WithToken(
         """Passes a call on, with the token."""
         return continuation(self._with_token(client_call_details), request_iterator)
 
-    def intercept_stream_stream(
-        self,
-        continuation: Callable[[grpc.ClientCallDetails, Any], Any],
-        client_call_details: grpc.ClientCallDetails,
-        request_iterator: Iterator[Any],
-    ) -> Any:
-        """Passes a call on, with the token."""
-        return continuation(self._with_token(client_call_details), request_iterator)
+    intercept_stream_stream = intercept_stream_unary  # what comes back is passed on too
 
     def _with_token(self, details: grpc.ClientCallDetails) -> grpc.ClientCallDetails:
         changed = _Details()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,25 +12,16 @@ from jaxtyping import Int64
 from curator.client._arrays import to_features, to_ids, to_losses
 from curator.client._batch import Batch, Format, check_format
 from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
+from curator.client._progress import Progress
 from curator.client._state import read_state, write_state
-from curator.client._transport import Delivery, StreamRequest, Transport
-from curator.errors import (
-    FeatureError,
-    FeedbackError,
-    SessionError,
-    SessionMismatchError,
-    StepNotReportedError,
-)
+from curator.client._transport import StreamRequest, Transport
+from curator.errors import FeatureError, SessionError, SessionMismatchError
 from curator.sessions import SessionInfo, rank_slice
 from curator.types import PairEmbeddings
 
 __all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
-
-# Steps that were handed out and never reported, as trainers that need no feedback do;
-# enough for any look-ahead, little to keep.
-MAX_OUTSTANDING = 4096
 
 
 class Session:
@@ -53,17 +43,10 @@ class Session:
         self.info = info
         self.rank = rank
         self.world_size = world_size
-        self._next = info.next_step  # the next step to hand to the trainer
-        self._unreported = info.next_step  # the first step that is not reported
-        self._epoch = self._epoch_end = -1  # of the last batch that was handed out
-        self._reported: set[int] = set()  # later ones that are
-        # Whether this trainer reports: then reports, not fetches, are its progress.
-        self._depends_on_reports = info.spec.depends_on_reports
-        self._reports = self._depends_on_reports or info.next_step > 0
-        # The other ranks wait on the server for what rank 0 publishes.
-        self._needs_initial_snapshot = rank == 0 and info.needs_initial_snapshot
-        self._outstanding: collections.OrderedDict[int, np.ndarray] = (
-            collections.OrderedDict()
+        self._progress = Progress(
+            info,
+            # The other ranks wait on the server for what rank 0 publishes.
+            needs_initial_snapshot=rank == 0 and info.needs_initial_snapshot,
         )
         self._prefetcher: Prefetcher | None = None
         self._iterator: object = None
@@ -157,14 +140,14 @@ class Session:
         iterator = self._iterator = object()
         try:
             while self._iterator is iterator:
-                self._check_reported()
+                self._progress.check_next()
                 # load_state_dict() ends the stream; the iterator goes on from there.
                 if self._prefetcher is None:
                     request = StreamRequest(
                         session=self.name,
                         rank=self.rank,
                         world_size=self.world_size,
-                        from_step=self._next,
+                        from_step=self._progress.next_step,
                         columns=columns,
                         super_batches=super_batches,
                         credits=prefetch or FEWEST_AHEAD,
@@ -175,57 +158,13 @@ class Session:
                 delivery = next(self._prefetcher, None)
                 if delivery is None:
                     return
-                # What lies between was skipped, before this trainer was restarted.
-                self._close_steps(range(self._next, delivery.step))
-                self._next = delivery.step + 1
-                self._epoch = delivery.epoch
-                self._epoch_end = delivery.epoch_first_step + delivery.epoch_num_steps
+                self._progress.arrive(delivery)
                 if not super_batches:
-                    self._hand_out(delivery)
+                    self._progress.hand_out(delivery)
                 yield Batch(delivery, format_, device)
         finally:
             if self._iterator is iterator:
                 self.close()
-
-    def _check_reported(self) -> None:
-        """Checks that the trainer is not about to wait for itself."""
-        spec, step = self.info.spec, self._next
-        if step == self._end:
-            return
-        if self._needs_initial_snapshot:
-            msg = (
-                f"session {self.name!r} scores with your learner from the first step: "
-                "call session.publish(model) before the first batch, or give the "
-                "learner its weights in the server's configuration"
-            )
-            raise StepNotReportedError(msg)
-        starts_epoch = step == self._epoch_end and self.info.depends_on_losses
-        if not (self._depends_on_reports or starts_epoch):
-            return
-        awaited = step - 1 - spec.max_ahead
-        if self._unreported <= awaited:
-            what = "starts an epoch that is planned" if starts_epoch else "is selected"
-            msg = (
-                f"step {step} {what} as of the report of step {awaited} (max_ahead "
-                f"= {spec.max_ahead}), and step {self._unreported} is not reported: "
-                "call session.report(batch, loss=...) after each step. A loader that "
-                f"looks n batches ahead needs max_ahead >= n in the session"
-            )
-            raise StepNotReportedError(msg)
-
-    @property
-    def _end(self) -> int | None:
-        """Where the session ends, as far as this trainer knows."""
-        spec, info = self.info.spec, self.info
-        is_last = spec.num_epochs is not None and self._epoch == spec.num_epochs - 1
-        if info.num_steps is None and is_last:
-            return self._epoch_end
-        return info.num_steps
-
-    def _hand_out(self, delivery: Delivery) -> None:
-        self._outstanding[delivery.step] = delivery.ids.copy()
-        if len(self._outstanding) > MAX_OUTSTANDING:
-            self._outstanding.popitem(last=False)
 
     def select(
         self,
@@ -257,7 +196,7 @@ class Session:
             position = {int(id_): i for i, id_ in enumerate(source.ids)}
             taken = [position[int(id_)] for id_ in chosen.ids]
             chosen = chosen.with_rows(source.rows.take(taken))
-        self._hand_out(chosen)
+        self._progress.hand_out(chosen)
         return Batch(chosen, candidates.format, candidates.device)
 
     # --- feedback ----------------------------------------------------------------
@@ -293,9 +232,7 @@ class Session:
                 bad[:4].tolist(),
             )
         self._transport.report(self.name, step, self.rank, self.world_size, ids, losses)
-        self._reports = True
-        self._outstanding.pop(step, None)
-        self._close_steps([step])
+        self._progress.report(step)
 
     def ack(self, batch: Batch | Any) -> None:
         """Reports that a batch has been trained on, and says nothing of its losses.
@@ -327,37 +264,17 @@ class Session:
         if num_steps < 1:
             msg = f"num_steps: at least 1; got {num_steps}"
             raise ValueError(msg)
-        start = self._unreported if self._reports else self._next
+        start = self._progress.step
         skipped = range(start, start + num_steps)
         self._transport.skip(self.name, skipped.start, skipped.stop)
         self._end_stream()  # what was received ahead is of these steps
-        for step in skipped:
-            self._outstanding.pop(step, None)
-        self._close_steps(skipped)
-        self._next = max(self._next, skipped.stop)
+        self._progress.skip(skipped)
         return skipped
-
-    def _close_steps(self, steps: Iterable[int]) -> None:
-        """Notes that steps need no report any more."""
-        self._reported.update(step for step in steps if step >= self._unreported)
-        while self._unreported in self._reported:
-            self._reported.remove(self._unreported)
-            self._unreported += 1
 
     def _step_of(self, batch: Batch | Any) -> tuple[int, Int64[np.ndarray, " n"]]:
         if isinstance(batch, Batch):
             return batch.step, batch.delivery.ids
-        ids = to_ids(batch)
-        for step, outstanding in self._outstanding.items():
-            if np.array_equal(ids, outstanding):
-                return step, outstanding
-        steps = list(self._outstanding)
-        waiting = f"steps {steps[0]} to {steps[-1]}" if steps else "no steps"
-        msg = (
-            f"these {len(ids)} ids are those of no batch that waits for a report "
-            f"({waiting} do): report each batch as it was handed out, in its order"
-        )
-        raise FeedbackError(msg)
+        return self._progress.find(to_ids(batch))
 
     def publish(self, model: Any) -> bool:
         """Publishes the learner's weights, if the session asks for them now.
@@ -379,9 +296,9 @@ class Session:
             return False
         # The batch in hand is the first that is not reported; training on it is the
         # step that these weights come from.
-        report_step = self._unreported
-        snapshot_step = report_step + (report_step < self._next)
-        initial = self._needs_initial_snapshot
+        report_step = self._progress.unreported
+        snapshot_step = report_step + (report_step < self._progress.next_step)
+        initial = self._progress.needs_initial_snapshot
         is_asked = snapshot_step and not snapshot_step % self.info.spec.publish_every
         if not initial and not is_asked:
             return False
@@ -391,7 +308,7 @@ class Session:
             self.name, snapshot_step, report_step, weights_to_bytes(model)
         )
         if initial:
-            self._needs_initial_snapshot = False
+            self._progress.needs_initial_snapshot = False
         return is_new
 
     # --- state -------------------------------------------------------------------
@@ -403,8 +320,7 @@ class Session:
         count. For a trainer that never reports it is the first that was not handed
         out.
         """
-        step = self._unreported if self._reports else self._next
-        return write_state(self.name, self.info.fingerprint, step)
+        return write_state(self.name, self.info.fingerprint, self._progress.step)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes to where :meth:`state_dict` was taken; before or while iterating.
@@ -426,9 +342,7 @@ class Session:
             )
             raise SessionMismatchError(msg)
         self._end_stream()
-        self._next = self._unreported = step
-        self._outstanding.clear()
-        self._reported.clear()
+        self._progress.go_to(step)
 
     def close(self) -> None:
         """Ends the iterator, if there is one. The session may be iterated again."""
@@ -451,5 +365,5 @@ class Session:
     def __repr__(self) -> str:
         return (
             f"Session({self.name!r}, rank={self.rank}, world_size={self.world_size}, "
-            f"next_step={self._next})"
+            f"next_step={self._progress.next_step})"
         )

@@ -17,12 +17,13 @@ from curator.engine._epochs import Epochs
 from curator.engine._executor import ScoringResult
 from curator.engine._features import FeatureSource
 from curator.engine._memory import PolicyMemory
+from curator.engine._memory_limit import MemoryLimit
 from curator.engine._skips import Skips
 from curator.engine._snapshots import SnapshotStore
 from curator.engine._steps import READY_STEPS, DefinedSteps
 from curator.errors import SessionError
 from curator.ledger import StepRecord
-from curator.types import JointFeatures, SuperBatch
+from curator.types import JointFeatures, PairEmbeddings, SuperBatch
 
 __all__ = ["Definer"]
 
@@ -61,9 +62,11 @@ class Definer:
         memory: PolicyMemory | None,
         skips: Skips,
         steps: DefinedSteps,
+        memory_limit: MemoryLimit,
         condition: threading.Condition,
     ) -> None:
         self._spec = spec
+        self._memory_limit = memory_limit
         self._epochs = epochs
         self._features = features
         self._snapshots = snapshots
@@ -156,7 +159,10 @@ class Definer:
                     **features,
                     **dict.fromkeys(result.pairs.logits, result.pairs),
                 }
-        self.append(scoring.super_batch, features, result, scoring.snapshot)
+        # Those that are scored ahead will be as large.
+        size = (1 + len(self._scoring)) * _num_bytes(features or {})
+        with self._memory_limit.hold("features of candidates", size):
+            self.append(scoring.super_batch, features, result, scoring.snapshot)
 
     def _start_scoring(self, step: int) -> _Scoring:
         super_batch, snapshot, path = self._epochs.super_batch(step), None, None
@@ -246,3 +252,14 @@ class Definer:
     def _wake(self) -> None:
         with self._condition:
             self._condition.notify_all()
+
+
+def _num_bytes(features: JointFeatures) -> int:
+    """Returns how much memory features take here; not those that stay with scorers."""
+    arrays: list[np.ndarray] = []
+    for feature in features.values():
+        if isinstance(feature, PairEmbeddings):
+            arrays += [feature.queries, feature.targets]
+        elif isinstance(feature, np.ndarray):
+            arrays.append(feature)
+    return sum(array.nbytes for array in arrays)

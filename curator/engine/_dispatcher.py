@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import logging
 import statistics
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 from curator.engine._remote_scorer import (
@@ -20,6 +19,7 @@ from curator.engine._remote_scorer import (
     ScorerLimits,
     ScorerLostError,
 )
+from curator.engine._slots import Call, PendingShard, Slot
 from curator.errors import CuratorError, ScoringError
 
 __all__ = ["MAX_IN_FLIGHT", "Dispatcher"]
@@ -39,51 +39,6 @@ _MAX_STARTS = 3
 
 
 S = TypeVar("S", bound=RemoteScorer)
-Call = Callable[[S], Awaitable[Any]]
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class _Shard(Generic[S]):
-    """One call that any scorer may answer.
-
-    Attributes:
-        name: For messages.
-        call: The call itself; it may be made more than once.
-        counts: Of the request that it belongs to.
-        result: Its outcome.
-        slots: The scorers that are at it.
-        since: When it was first given to one.
-        num_deaths: How many scorers died of it, or at it.
-    """
-
-    name: str
-    call: Call[S]
-    counts: Counts
-    result: asyncio.Future[Any]
-    slots: set[_Slot[S]] = dataclasses.field(default_factory=set["_Slot[S]"])
-    since: float = 0.0
-    num_deaths: int = 0
-
-
-@dataclasses.dataclass(slots=True, eq=False)
-class _Slot(Generic[S]):
-    """A scorer, and what it is doing.
-
-    Attributes:
-        scorer: The scorer.
-        number: For messages.
-        is_ready: Whether its models are loaded.
-        shards: What it is doing, oldest first.
-        last: When it last finished something, or was given something while idle.
-    """
-
-    scorer: S
-    number: int
-    last: float
-    is_ready: bool = False
-    shards: dict[_Shard[S], None] = dataclasses.field(
-        default_factory=dict["_Shard[S]", None]
-    )
 
 
 class Dispatcher(Generic[S]):
@@ -108,8 +63,8 @@ class Dispatcher(Generic[S]):
         self._start = start
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._queue: collections.deque[_Shard[S]] = collections.deque()
-        self._slots: list[_Slot[S]] = []
+        self._queue: collections.deque[PendingShard[S]] = collections.deque()
+        self._slots: list[Slot[S]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._durations: collections.deque[float] = collections.deque(maxlen=64)
         self._num_started = 0
@@ -142,7 +97,7 @@ class Dispatcher(Generic[S]):
                 one of the calls again and again.
         """
         shards = [
-            _Shard(name, call, counts, self._loop.create_future())
+            PendingShard(name, call, counts, self._loop.create_future())
             for name, call in calls
         ]
         if self._closed:
@@ -188,7 +143,7 @@ class Dispatcher(Generic[S]):
         if not self._queue:
             self._hedge_stragglers()
 
-    def _give(self, shard: _Shard[S], slot: _Slot[S]) -> None:
+    def _give(self, shard: PendingShard[S], slot: Slot[S]) -> None:
         now = self._loop.time()
         if not slot.shards:
             slot.last = now
@@ -198,7 +153,7 @@ class Dispatcher(Generic[S]):
         shard.slots.add(slot)
         self._spawn(self._answer(shard, slot))
 
-    async def _answer(self, shard: _Shard[S], slot: _Slot[S]) -> None:
+    async def _answer(self, shard: PendingShard[S], slot: Slot[S]) -> None:
         """Waits for one scorer's answer to one shard."""
         try:
             value = await shard.call(slot.scorer)
@@ -274,11 +229,11 @@ class Dispatcher(Generic[S]):
 
     def _add_slot(self) -> None:
         self._num_started += 1
-        slot = _Slot(self._start(), self._num_started, self._loop.time())
+        slot = Slot(self._start(), self._num_started, self._loop.time())
         self._slots.append(slot)
         self._spawn(self._bring_up(slot))
 
-    async def _bring_up(self, slot: _Slot[S]) -> None:
+    async def _bring_up(self, slot: Slot[S]) -> None:
         try:
             await slot.scorer.ready()
         except ScorerLostError as error:
@@ -315,7 +270,7 @@ class Dispatcher(Generic[S]):
         self._keep_least()
         self._dispatch()
 
-    def _lose(self, slot: _Slot[S], why: str) -> None:
+    def _lose(self, slot: Slot[S], why: str) -> None:
         """Replaces a scorer that is gone, and passes its shards on."""
         if slot not in self._slots or self._closed:
             return
@@ -346,7 +301,7 @@ class Dispatcher(Generic[S]):
             self._retry_later()
         self._dispatch()
 
-    def _discard(self, slot: _Slot[S]) -> None:
+    def _discard(self, slot: Slot[S]) -> None:
         if slot in self._slots:
             self._slots.remove(slot)
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from curator.config import SessionSpec
+from curator.engine._epochs import start_epochs
 from curator.engine._plan_states import PlanStates
-from curator.engine._registry import start_epochs
 from curator.errors import SessionError
 from curator.ledger import Ledger, StepRecord
 from curator.pools import Pool

@@ -7,14 +7,16 @@ import threading
 import numpy as np
 from jaxtyping import Float32
 
-from curator.config import Weighting
+from curator.config import SessionSpec, Weighting
+from curator.engine._drafting import column_values
 from curator.engine._plan_states import PlanState, PlanStates
 from curator.errors import SessionError
 from curator.ledger import Ledger
+from curator.pools import Pool
 from curator.samplers import EpochPlan, EpochPlanner, ResumablePlanner, Run, Sampler
 from curator.types import SuperBatch
 
-__all__ = ["Epochs"]
+__all__ = ["Epochs", "start_epochs"]
 
 
 class Epochs:
@@ -95,6 +97,14 @@ class Epochs:
             return None
         with self._lock:
             return self._states.needed_from()
+
+    @property
+    def num_bytes(self) -> int:
+        """How much the sampler holds of each example: columns, and what it has seen."""
+        arrays = list(self._run.columns.values())
+        if isinstance(self._planner, ResumablePlanner):
+            arrays += self._planner.state().values()
+        return sum(array.nbytes for array in arrays)
 
     @property
     def num_steps(self) -> int | None:
@@ -227,3 +237,32 @@ class Epochs:
                 np.array(self._first), self._num_observed, self._planner.state()
             )
             self._states.save(state)
+
+
+def start_epochs(
+    spec: SessionSpec, pool: Pool, ledger: Ledger, states: PlanStates
+) -> Epochs:
+    """Starts a session's sampler on its pool."""
+    columns: dict[str, np.ndarray] = {}
+    if spec.sampler.columns:
+        names = sorted(spec.sampler.columns)
+        rows = pool.take(np.arange(pool.num_examples), names)
+        columns = {
+            name: column_values(name, rows.column(name), nulls=False) for name in names
+        }
+    run = Run(
+        num_examples=pool.num_examples,
+        super_batch_size=spec.super_batch_size,
+        seed=spec.seed,
+        num_epochs=spec.num_epochs,
+        columns=columns,
+    )
+    return Epochs(
+        spec.sampler,
+        run,
+        ledger,
+        num_steps=spec.num_steps,
+        max_ahead=spec.max_ahead,
+        weighting=spec.weighting,
+        states=states,
+    )

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from curator.config import ModelSpec, SessionSpec, did_you_mean, session_to_table
 from curator.engine._drafting import pool_columns
 from curator.errors import ConfigError, PoolChangedError, SessionMismatchError
+from curator.models import Scorer, ScoreTable, check_scores
 from curator.pools import Pool
 
-__all__ = ["check_identity", "check_pool", "mismatch"]
+__all__ = ["check_identity", "check_pool", "check_table", "mismatch"]
 
 
 def mismatch(
@@ -61,6 +62,37 @@ def check_identity(
                 "a new session"
             )
             raise SessionMismatchError(msg)
+
+
+def check_table(
+    spec: SessionSpec,
+    models: Mapping[str, ModelSpec],
+    pool: Pool,
+    reference: Scorer | ScoreTable | None,
+) -> None:
+    """Checks that a table is of the session's pool, and of the model that it names.
+
+    Raises:
+        ConfigError: It is not, or it does not say what it is of and a model is named.
+        StorageError: The model's weights cannot be read.
+    """
+    if not isinstance(reference, ScoreTable) or spec.reference is None:
+        return
+    table = models[spec.reference]
+    if reference.manifest is not None:
+        check_scores(
+            reference.manifest,
+            path=str(table.path),
+            pool=(spec.pool, pool.fingerprint),
+            model=None if table.model is None else (table.model, models[table.model]),
+        )
+    elif table.model is not None:
+        msg = (
+            f"reference: {table.path!r} does not say which model its scores are of, so "
+            f"{table.model!r} cannot be checked: leave that out, or take a folder that "
+            "'curator score' wrote"
+        )
+        raise ConfigError(msg)
 
 
 def check_pool(

@@ -31,7 +31,7 @@ def main() -> int:
     )
     key = bytes.fromhex(sys.stdin.readline().strip())
     try:
-        from curator.engine._ray import RayDriver
+        from curator.engine._ray_driver import RayDriver
     except CuratorError as error:
         print("error", error, file=output, flush=True)
         return 1

@@ -52,7 +52,7 @@ class RayProcess:
         self.is_used = False
 
     def call(self, method: str, *arguments: object) -> Any:
-        """Returns what a method of :class:`curator.engine._ray.RayDriver` returns.
+        """Calls a method of :class:`curator.engine._ray_driver.RayDriver`.
 
         Asks again when the driver ends meanwhile.
 

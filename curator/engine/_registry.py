@@ -11,8 +11,6 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from curator.config import (
     Config,
     PoolSpec,
@@ -23,8 +21,7 @@ from curator.config import (
     parse_session,
     session_to_table,
 )
-from curator.engine._drafting import column_values
-from curator.engine._epochs import Epochs
+from curator.engine._epochs import start_epochs
 from curator.engine._executor import Executor
 from curator.engine._executors import Executors
 from curator.engine._fork import (
@@ -34,7 +31,8 @@ from curator.engine._fork import (
     is_fork,
     name_is_taken,
 )
-from curator.engine._identity import check_identity, check_pool, mismatch
+from curator.engine._identity import check_identity, check_pool, check_table, mismatch
+from curator.engine._memory_limit import MemoryLimit
 from curator.engine._place import sync_folder
 from curator.engine._plan_states import PlanStates
 from curator.engine._session import SessionEngine
@@ -48,11 +46,10 @@ from curator.errors import (
 from curator.ledger import Ledger
 from curator.models import Scorer, ScoreTable
 from curator.pools import Pool, open_pool
-from curator.samplers import Run
 from curator.sessions import SessionInfo
 from curator.store import FeatureStore
 
-__all__ = ["Registry", "start_epochs"]
+__all__ = ["Registry"]
 
 
 class Registry:
@@ -192,22 +189,27 @@ class Registry:
             "reference": "" if reference is None else reference.fingerprint,
         }
         check_identity(name, spec, known, identity)
+        check_table(spec, self.config.models, pool, reference)
         if "spec" not in known:
             ledger.set_meta(identity)
         if "num_examples" not in known:  # for who looks at it without the pool
             ledger.set_meta({"num_examples": str(pool.num_examples)})
         text = json.dumps([name, identity], sort_keys=True).encode()
+        epochs = start_epochs(spec, pool, ledger, PlanStates(folder / "plans"))
+        limit = MemoryLimit(name, self.config.server.max_session_bytes)
+        limit.take("what the sampler knows of examples", epochs.num_bytes)
         return SessionEngine(
             name,
             spec,
             fingerprint=hashlib.blake2b(text, digest_size=8).hexdigest(),
             pool=pool,
-            epochs=start_epochs(spec, pool, ledger, PlanStates(folder / "plans")),
+            epochs=epochs,
             executor=self._executor(name, spec, pool, learner, reference),
             ledger=ledger,
             keep_steps=self.config.server.keep_steps,
             snapshots=SnapshotStore(folder / "snapshots", ledger),
             first_snapshot=self._first_snapshot(spec, known),
+            memory_limit=limit,
         )
 
     def _first_snapshot(
@@ -293,14 +295,16 @@ class Registry:
         needed |= {f"{prefix}{output}" for output in spec.reference_outputs}
         if not needed or spec.reference is None:
             return None
-        if spec.reference not in self._references:
-            model = self.config.models[spec.reference]
-            self._references[spec.reference] = (
-                ScoreTable(str(model.path))
-                if model.kind == "table"
-                else self._executors.build(model)
+        model = self.config.models[spec.reference]
+        # Tables by where they lie: several names may stand for one.
+        key = spec.reference if model.path is None else f"table {model.path}"
+        if key not in self._references:
+            self._references[key] = (
+                self._executors.build(model)
+                if model.path is None
+                else ScoreTable(model.path)
             )
-        reference = self._references[spec.reference]
+        reference = self._references[key]
         for need in sorted(needed):
             if need.removeprefix(prefix) not in reference.outputs:
                 msg = (
@@ -379,35 +383,6 @@ def _claim(state: Path):
         )
         raise StorageError(msg) from error
     return file
-
-
-def start_epochs(
-    spec: SessionSpec, pool: Pool, ledger: Ledger, states: PlanStates
-) -> Epochs:
-    """Starts a session's sampler on its pool."""
-    columns: dict[str, np.ndarray] = {}
-    if spec.sampler.columns:
-        names = sorted(spec.sampler.columns)
-        rows = pool.take(np.arange(pool.num_examples), names)
-        columns = {
-            name: column_values(name, rows.column(name), nulls=False) for name in names
-        }
-    run = Run(
-        num_examples=pool.num_examples,
-        super_batch_size=spec.super_batch_size,
-        seed=spec.seed,
-        num_epochs=spec.num_epochs,
-        columns=columns,
-    )
-    return Epochs(
-        spec.sampler,
-        run,
-        ledger,
-        num_steps=spec.num_steps,
-        max_ahead=spec.max_ahead,
-        weighting=spec.weighting,
-        states=states,
-    )
 
 
 def _recorded(spec: str, folder: Path) -> SessionSpec:

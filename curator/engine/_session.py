@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import threading
 from collections.abc import Callable, Iterable
 
@@ -11,23 +10,24 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from curator.config import SessionSpec
+from curator.engine._bounds import Bounds
 from curator.engine._definer import Definer
 from curator.engine._delivery import Delivery
+from curator.engine._dependencies import Dependencies
 from curator.engine._epochs import Epochs
 from curator.engine._executor import Executor
 from curator.engine._features import FeatureSource
-from curator.engine._feedback import Feedback, some
+from curator.engine._feedback import Feedback
 from curator.engine._memory import PolicyMemory
+from curator.engine._memory_limit import MemoryLimit
 from curator.engine._publication import Publication
 from curator.engine._retention import Retention
+from curator.engine._run_ahead import RunAhead
 from curator.engine._skips import Skips
 from curator.engine._snapshots import SnapshotStore
-from curator.engine._steps import READY_STEPS, DefinedSteps
-from curator.errors import (
-    FeatureError,
-    FeedbackError,
-    SessionError,
-)
+from curator.engine._steps import DefinedSteps
+from curator.engine._trainer_features import TrainerFeatures
+from curator.errors import FeedbackError, SessionError
 from curator.ledger import Ledger, StepRecord
 from curator.policies import RememberingPolicy
 from curator.pools import Pool
@@ -35,8 +35,6 @@ from curator.sessions import SessionInfo, rank_slice
 from curator.types import Features, SuperBatch
 
 __all__ = ["SessionEngine"]
-
-_log = logging.getLogger(__name__)
 
 # Each is a row of the ledger: a slip of the finger is not to fill a disk.
 _MOST_SKIPPED = 1_000_000
@@ -57,6 +55,7 @@ class SessionEngine:
         pool: Its pool.
         fingerprint: Digest of specification, pool and models.
         delivery: Reads the rows of its batches.
+        memory_limit: Counts what it holds.
     """
 
     def __init__(
@@ -72,19 +71,23 @@ class SessionEngine:
         keep_steps: int | None,
         snapshots: SnapshotStore,
         first_snapshot: int | None,
+        memory_limit: MemoryLimit,
     ) -> None:
         self.name = name
         self.spec = spec
         self.pool = pool
         self.fingerprint = fingerprint
-        self._depends_on_reports = spec.depends_on_reports
         self._epochs = epochs
         self._executor = executor
         self._ledger = ledger
         self._condition = threading.Condition()
+        self._bounds = Bounds(name, epochs)
         self._steps = DefinedSteps(name, ledger, self._condition)
         self._skips = Skips(ledger)
         self._feedback = Feedback(spec.batch_size, ledger, self._skips)
+        self._dependencies = Dependencies(
+            name, spec, epochs=epochs, feedback=self._feedback
+        )
         self._publication = Publication(
             name,
             snapshots=snapshots,
@@ -100,27 +103,54 @@ class SessionEngine:
             if isinstance(spec.policy, RememberingPolicy)
             else None
         )
-        self._features = FeatureSource(
+        features = FeatureSource(
             name, spec, pool=pool, executor=executor, memory=memory, ledger=ledger
         )
-        self._definer = Definer(
+        definer = Definer(
             spec,
             epochs=epochs,
-            features=self._features,
+            features=features,
             snapshots=snapshots,
             memory=memory,
             skips=self._skips,
             steps=self._steps,
+            memory_limit=memory_limit,
             condition=self._condition,
         )
-        self.delivery = Delivery(spec, pool, self._features)
-        self._retention = Retention(keep_steps, ledger, epochs)
-        self._selecting = threading.Lock()
-        self._closed = False
-        self._thread = threading.Thread(
-            target=self._run, name=f"curator-session-{name}", daemon=True
+        self.memory_limit = memory_limit
+        self.delivery = Delivery(spec, pool, features)
+        retention = Retention(
+            keep_steps, ledger, epochs, feedback=self._feedback, steps=self._steps
         )
-        self._thread.start()
+        self._trainer_features = TrainerFeatures(
+            name,
+            spec,
+            epochs=epochs,
+            features=features,
+            feedback=self._feedback,
+            dependencies=self._dependencies,
+            skips=self._skips,
+            definer=definer,
+            retention=retention,
+            bounds=self._bounds,
+            steps=self._steps,
+            condition=self._condition,
+        )
+        self._run_ahead = RunAhead(
+            name,
+            spec,
+            epochs=epochs,
+            features=features,
+            dependencies=self._dependencies,
+            publication=self._publication,
+            skips=self._skips,
+            definer=definer,
+            retention=retention,
+            bounds=self._bounds,
+            steps=self._steps,
+            condition=self._condition,
+        )
+        self._run_ahead.start()
 
     # --- reading -----------------------------------------------------------------
 
@@ -131,8 +161,8 @@ class SessionEngine:
         again tries again.
         """
         with self._condition:
-            self._check_open()
-            self._check_step(step)
+            self._bounds.check_open()
+            self._bounds.check_step(step)
             return self._steps.future(step)
 
     def defined(self, step: int) -> StepRecord:
@@ -173,22 +203,22 @@ class SessionEngine:
         """
         with self._condition:
             self._condition.wait_for(
-                lambda: self._closed or is_cancelled() or self._has_candidates(step)
+                lambda: (
+                    self._bounds.is_closed
+                    or is_cancelled()
+                    or self._dependencies.has_candidates(step)
+                )
             )
             if is_cancelled():
                 return None
-            self._check_open()
-            self._check_step(step)
+            self._bounds.check_open()
+            self._bounds.check_step(step)
         return self._epochs.super_batch(step)
 
     def wake(self) -> None:
         """Lets whoever waits look again whether it is cancelled."""
         with self._condition:
             self._condition.notify_all()
-
-    def _has_candidates(self, step: int) -> bool:
-        awaited = self._epochs.awaited(step)
-        return awaited is None or self._feedback.next_step > awaited
 
     def info(self) -> SessionInfo:
         """Returns what the session is, where it is, and what it has cost."""
@@ -210,70 +240,7 @@ class SessionEngine:
             cost=self._ledger.totals(),
         )
 
-    def _check_step(self, step: int) -> None:
-        num_steps = self.num_steps
-        if step < 0 or (num_steps is not None and step >= num_steps):
-            end = "endless" if num_steps is None else f"{num_steps} steps long"
-            msg = f"session {self.name!r} is {end}; got step {step}"
-            raise SessionError(msg)
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise SessionError(self._closed_message)
-
-    @property
-    def _closed_message(self) -> str:
-        return f"session {self.name!r} is closed: the server is shutting down"
-
     # --- defining ----------------------------------------------------------------
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(
-                    lambda: self._closed or self._may_define(self._steps.num_defined)
-                )
-                if self._closed:
-                    return
-                step = self._steps.num_defined
-            try:
-                if step in self._skips:
-                    self._definer.define_skipped(step, self._has_candidates)
-                elif self._depends_on_reports or self._features.of_models:
-                    self._definer.define(step, self._may_define)
-                else:
-                    self._definer.define_ahead(step, self._has_candidates)
-                self._discard_old_steps()
-            except Exception as error:
-                if self._closed:
-                    return
-                _log.warning("session %r: step %d failed: %s", self.name, step, error)
-                self._steps.fail(error)
-
-    def _discard_old_steps(self) -> None:
-        closed = min(self._feedback.next_step, self._steps.num_defined)
-        self._retention.discard(closed)
-
-    def _may_define(self, step: int) -> bool:
-        """Whether a step may follow those before it now. Called with the lock held."""
-        spec, num_steps = self.spec, self.num_steps
-        if num_steps is not None and step >= num_steps:
-            return False
-        if step in self._skips:
-            return self._has_candidates(step)
-        if spec.features == "trainer":
-            return False
-        if step > self._steps.last_asked + READY_STEPS:
-            return False
-        if spec.needs_learner and self._publication.awaits_initial:
-            return False
-        if not self._has_candidates(step):
-            return False
-        return not self._depends_on_reports or self._is_reported(step)
-
-    def _is_reported(self, step: int) -> bool:
-        """Whether what a step depends on has been reported, if it depends on it."""
-        return self._feedback.next_step >= step - self.spec.max_ahead
 
     def awaited_ranks(self, step: int, world_size: int) -> str | None:
         """Returns which ranks' reports a step waits for, in words; None for none.
@@ -283,14 +250,7 @@ class SessionEngine:
             world_size: How many ranks there are, by whoever waits.
         """
         with self._condition:
-            needs_report = self._depends_on_reports and not self._is_reported(step)
-            if not needs_report and self._has_candidates(step):
-                return None
-            return (
-                f"step {step} of session {self.name!r} waits for the report of step "
-                f"{self._feedback.next_step}: "
-                f"{self._feedback.missing(world_size)} not reported it"
-            )
+            return self._dependencies.awaited_ranks(step, world_size)
 
     def select(
         self, step: int, ids: Int64[np.ndarray, " B"], features: Features
@@ -310,50 +270,7 @@ class SessionEngine:
             FeatureError: The ids are not the step's candidates, or a feature is
                 missing or of the wrong shape.
         """
-        if self.spec.features != "trainer":
-            msg = (
-                f"session {self.name!r} scores on the server; select() is for sessions "
-                "with features = 'trainer'"
-            )
-            raise SessionError(msg)
-        self._check_step(step)
-        super_batch = self._epochs.super_batch(step)
-        with self._condition:  # what lies before it and is skipped, is soon defined
-            self._condition.wait_for(
-                lambda: (
-                    self._closed
-                    or self._steps.num_defined >= step
-                    or self._steps.num_defined not in self._skips
-                )
-            )
-            self._check_open()
-        with self._selecting:
-            if step < self._steps.num_defined:
-                return self._steps.get(step)
-            if step > self._steps.num_defined:
-                msg = (
-                    "steps are selected in order: step "
-                    f"{self._steps.num_defined} comes next; got step {step}"
-                )
-                raise SessionError(msg)
-            if not np.array_equal(ids, super_batch.ids):
-                msg = (
-                    f"the features are not those of step {step}: its super-batch has "
-                    f"{len(super_batch.ids)} candidates {some(super_batch.ids)}; got "
-                    f"{len(ids)} rows for {some(ids)}"
-                )
-                raise FeatureError(msg)
-            if self._depends_on_reports and not self._is_reported(step):
-                msg = (
-                    f"step {step} is selected as of the report of step "
-                    f"{step - 1 - self.spec.max_ahead}, and step "
-                    f"{self._feedback.next_step} is not reported"
-                )
-                raise SessionError(msg)
-            complete, result = self._features.complete(super_batch, features)
-            record = self._definer.append(super_batch, complete, result, None)
-            self._discard_old_steps()
-            return record
+        return self._trainer_features.select(step, ids, features)
 
     # --- feedback ----------------------------------------------------------------
 
@@ -404,13 +321,13 @@ class SessionEngine:
         Raises:
             SessionError: One of them is not of the session, or there are too many.
         """
-        self._check_step(start)
+        self._bounds.check_step(start)
         if start >= stop:
             msg = f"skip at least one step; got {start} to {stop}"
             raise SessionError(msg)
-        self._check_step(stop - 1)
+        self._bounds.check_step(stop - 1)
         with self._condition:
-            self._check_open()
+            self._bounds.check_open()
             first = max(self._steps.num_defined, self._feedback.next_step)
             if start > first or stop - start > _MOST_SKIPPED:
                 msg = (
@@ -454,11 +371,11 @@ class SessionEngine:
     def close(self) -> None:
         """Stops defining steps and closes the ledger. What waits fails."""
         with self._condition:
-            self._closed = True
-            self._definer.stop()
+            self._bounds.close()
+            self._run_ahead.stop()
             self._condition.notify_all()
         if self._executor is not None:
             self._executor.close()
-        self._thread.join()
-        self._steps.fail(SessionError(self._closed_message))
+        self._run_ahead.join()
+        self._steps.fail(self._bounds.closed_error)
         self._ledger.close()

@@ -249,7 +249,8 @@ class Ledger:
             )
             if report.losses is not None and added.rowcount:
                 num_quarantined = float(np.isnan(report.losses).sum())
-                _add_totals(db, {"num_quarantined_losses": num_quarantined})
+                if num_quarantined:
+                    _add_totals(db, {"num_quarantined_losses": num_quarantined})
             _set(db, "next_step", next_step)
 
     def add_skip(self, start: int, stop: int, *, next_step: int) -> None:

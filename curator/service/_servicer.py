@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -39,7 +40,6 @@ class Servicer:
         self._sessions = OpenSessions(registry)
         server = registry.config.server
         self._streams = StreamSlots(server.max_streams_per_client)
-        self._max_message_bytes = server.max_message_bytes
         self._stalled_after = server.stalled_rank_seconds
         self._max_snapshot_bytes = server.max_snapshot_bytes
 
@@ -99,17 +99,17 @@ class Servicer:
         start = _first(requests, "SelectBatch").start
         engine = self._sessions.open(start.session)
         payload = bytearray()
-        # Features of one super-batch: two embeddings of two models at most.
-        limit = 16 * self._max_message_bytes
-        for request in requests:
-            payload += request.chunk
-            if len(payload) > limit:
-                msg = f"features of more than {limit} bytes: raise max_message_bytes"
-                raise LimitError(msg)
-        rows = wire.rows_from_bytes(bytes(payload), trusted=False)
-        features = wire.features_from_wire(rows, start)
-        ids = wire.ids_from_proto(start.example_ids)
-        record = engine.select(start.step, ids, features)
+        with contextlib.ExitStack() as held:
+            for request in requests:
+                size = len(request.chunk)
+                held.enter_context(
+                    engine.memory_limit.hold("features that a trainer sent", size)
+                )
+                payload += request.chunk
+            rows = wire.rows_from_bytes(memoryview(payload), trusted=False)
+            features = wire.features_from_wire(rows, start)
+            ids = wire.ids_from_proto(start.example_ids)
+            record = engine.select(start.step, ids, features)
         return pb.SelectBatchResponse(header=header_of(engine, record, slice(None)))
 
     def ReportStep(  # noqa: N802 - the call's name

@@ -181,7 +181,8 @@ class BatchSource:
                 step, batch, upcoming = step + 1, upcoming, None
                 together.append(batch)
                 size += batch[0].payload_bytes
-            yield from wire.batch_messages(together)
+            with self._engine.memory_limit.hold("batches on their way", size):
+                yield from wire.batch_messages(together)
         if credits_.take():
             end = pb.StreamEnd(num_steps=step)
             yield pb.StreamBatchesResponse(end=end).SerializeToString()

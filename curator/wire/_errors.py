@@ -52,7 +52,9 @@ def error_from_rpc(error: grpc.RpcError, target: str) -> CuratorError:
     cls = getattr(errors, str(name), None)
     if isinstance(cls, type) and issubclass(cls, CuratorError):
         return cls(details)
-    if code == grpc.StatusCode.UNAVAILABLE:
+    # Nothing of ours cancels a call that is waited for: it is a proxy, or a server that
+    # goes away.
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
         msg = f"cannot reach the curator server at {target}: {details}"
         return errors.UnavailableError(msg)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:

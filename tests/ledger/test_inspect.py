@@ -39,17 +39,6 @@ def record(step, ids=(0, 1, 2, 3), **fields):
     )
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path):
-    with contextlib.closing(Ledger(path)) as ledger:
-        yield ledger
-
-
 # --- reading only ---
 
 

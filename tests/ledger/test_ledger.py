@@ -21,13 +21,6 @@ def record(step, size=4, **fields):
     )
 
 
-@pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    yield ledger
-    ledger.close()
-
-
 def assert_same(a, b):
     assert (a.step, a.epoch, a.snapshot_step, a.late) == (
         b.step,

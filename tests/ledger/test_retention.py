@@ -68,17 +68,6 @@ def record(step, size=4):
     )
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "ledger.sqlite"
-
-
-@pytest.fixture
-def ledger(path):
-    with contextlib.closing(Ledger(path)) as ledger:
-        yield ledger
-
-
 # --- discarding ---
 
 

@@ -458,6 +458,7 @@ def test_tables_are_read_with_paths_relative_to_the_file(tmp_path):
         ({"max_sessions": 0}, r"server.max_sessions: at least 1; got 0"),
         ({"max_streams_per_client": 0}, r"max_streams_per_client: at least 1; got 0"),
         ({"max_super_batch_size": -1}, r"max_super_batch_size: at least 1; got -1"),
+        ({"max_session_bytes": 0}, r"max_session_bytes: at least 1; got 0"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(tables, message):

@@ -154,6 +154,37 @@ def test_something_else_on_the_port_is_no_curator_server():
         server.stop(0)
 
 
+def test_a_call_that_something_between_cancels_is_made_again():
+    from concurrent import futures
+
+    answers = iter([grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE])
+
+    def list_sessions(request, context):
+        code = next(answers, None)
+        if code is not None:
+            context.abort(code, "as a proxy does")
+        return pb.ListSessionsResponse(names=["s"])
+
+    handler = grpc.method_handlers_generic_handler(
+        "curator.rpc.v1.CurationService",
+        {
+            "ListSessions": grpc.unary_unary_rpc_method_handler(
+                list_sessions,
+                pb.ListSessionsRequest.FromString,
+                pb.ListSessionsResponse.SerializeToString,
+            )
+        },
+    )
+    server = grpc.server(futures.ThreadPoolExecutor(1), [handler])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with curator.connect(f"127.0.0.1:{port}") as service:
+            assert service.names() == ["s"]
+    finally:
+        server.stop(0)
+
+
 def test_nobody_there_is_told_after_the_timeout():
     with socket.socket() as held:  # bound and not listening: connections are refused
         held.bind(("127.0.0.1", 0))

@@ -1,0 +1,151 @@
+"""How far a trainer is: what it was handed, what it reported, and what comes next."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Int64
+
+from curator.client._transport import Delivery
+from curator.errors import FeedbackError, StepNotReportedError
+from curator.sessions import SessionInfo
+
+__all__ = ["Progress"]
+
+# Steps that were handed out and never reported, as trainers that need no feedback do;
+# enough for any look-ahead, little to keep.
+MAX_OUTSTANDING = 4096
+
+
+class Progress:
+    """The steps of a session, as one rank of its trainer goes through them.
+
+    Attributes:
+        next_step: The next step to hand to the trainer.
+        unreported: The first step that is not reported.
+        needs_initial_snapshot: Whether the trainer has to publish before it is handed
+            anything.
+    """
+
+    def __init__(self, info: SessionInfo, *, needs_initial_snapshot: bool) -> None:
+        """Starts where the session is.
+
+        Args:
+            info: What the session was when it was opened.
+            needs_initial_snapshot: Whether it waits for weights of this rank.
+        """
+        self._info = info
+        self.next_step = info.next_step
+        self.unreported = info.next_step
+        self.needs_initial_snapshot = needs_initial_snapshot
+        self._reported: set[int] = set()  # those after `unreported`
+        self._epoch = self._epoch_end = -1  # of the last batch that was handed out
+        # Whether this trainer reports: then reports, not fetches, are its progress.
+        self._depends_on_reports = info.spec.depends_on_reports
+        self._reports = self._depends_on_reports or info.next_step > 0
+        self._outstanding: collections.OrderedDict[int, np.ndarray] = (
+            collections.OrderedDict()
+        )
+
+    @property
+    def step(self) -> int:
+        """Where the trainer is: the first step that it is not through with."""
+        return self.unreported if self._reports else self.next_step
+
+    def check_next(self) -> None:
+        """Checks that the trainer is not about to wait for itself.
+
+        Raises:
+            StepNotReportedError: The next step depends on what it has not sent.
+        """
+        info, spec, step = self._info, self._info.spec, self.next_step
+        if step == self._end:
+            return
+        if self.needs_initial_snapshot:
+            msg = (
+                f"session {info.name!r} scores with your learner from the first step: "
+                "call session.publish(model) before the first batch, or give the "
+                "learner its weights in the server's configuration"
+            )
+            raise StepNotReportedError(msg)
+        starts_epoch = step == self._epoch_end and info.depends_on_losses
+        if not (self._depends_on_reports or starts_epoch):
+            return
+        awaited = step - 1 - spec.max_ahead
+        if self.unreported <= awaited:
+            what = "starts an epoch that is planned" if starts_epoch else "is selected"
+            msg = (
+                f"step {step} {what} as of the report of step {awaited} (max_ahead "
+                f"= {spec.max_ahead}), and step {self.unreported} is not reported: "
+                "call session.report(batch, loss=...) after each step. A loader that "
+                f"looks n batches ahead needs max_ahead >= n in the session"
+            )
+            raise StepNotReportedError(msg)
+
+    @property
+    def _end(self) -> int | None:
+        """Where the session ends, as far as this trainer knows."""
+        info, num_epochs = self._info, self._info.spec.num_epochs
+        is_last = num_epochs is not None and self._epoch == num_epochs - 1
+        if info.num_steps is None and is_last:
+            return self._epoch_end
+        return info.num_steps
+
+    def arrive(self, delivery: Delivery) -> None:
+        """Notes the next step that has arrived: a batch, or its candidates."""
+        # What lies between was skipped, before this trainer was restarted.
+        self._close(range(self.next_step, delivery.step))
+        self.next_step = delivery.step + 1
+        self._epoch = delivery.epoch
+        self._epoch_end = delivery.epoch_first_step + delivery.epoch_num_steps
+
+    def hand_out(self, batch: Delivery) -> None:
+        """Notes that a batch is in the trainer's hands, and waits for a report."""
+        self._outstanding[batch.step] = batch.ids.copy()
+        if len(self._outstanding) > MAX_OUTSTANDING:
+            self._outstanding.popitem(last=False)
+
+    def find(self, ids: Int64[np.ndarray, " n"]) -> tuple[int, Int64[np.ndarray, " n"]]:
+        """Returns the step of a batch that was handed out, and its ids.
+
+        Raises:
+            FeedbackError: They are those of no batch that waits for a report.
+        """
+        for step, outstanding in self._outstanding.items():
+            if np.array_equal(ids, outstanding):
+                return step, outstanding
+        steps = list(self._outstanding)
+        waiting = f"steps {steps[0]} to {steps[-1]}" if steps else "no steps"
+        msg = (
+            f"these {len(ids)} ids are those of no batch that waits for a report "
+            f"({waiting} do): report each batch as it was handed out, in its order"
+        )
+        raise FeedbackError(msg)
+
+    def report(self, step: int) -> None:
+        """Notes that a step is reported."""
+        self._reports = True
+        self._outstanding.pop(step, None)
+        self._close([step])
+
+    def skip(self, steps: range) -> None:
+        """Notes that steps are passed over: they need no report."""
+        for step in steps:
+            self._outstanding.pop(step, None)
+        self._close(steps)
+        self.next_step = max(self.next_step, steps.stop)
+
+    def go_to(self, step: int) -> None:
+        """Goes to another step; nothing from there on is handed out or reported."""
+        self.next_step = self.unreported = step
+        self._outstanding.clear()
+        self._reported.clear()
+
+    def _close(self, steps: Iterable[int]) -> None:
+        """Notes that steps need no report any more."""
+        self._reported.update(step for step in steps if step >= self.unreported)
+        while self.unreported in self._reported:
+            self._reported.remove(self.unreported)
+            self.unreported += 1
