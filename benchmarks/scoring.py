@@ -37,7 +37,7 @@ NUM_EXAMPLES = 65_536
 WIDTH = 64
 # Hidden units of the classifier: about 0.2 and 2 million multiplications an example.
 HIDDEN = (512, 2048)
-POOLS = (100_000, 1_000_000, 3_000_000)
+POOLS = (100_000, 1_000_000, 10_000_000)
 
 
 def build(*, hidden: int) -> nn.Module:

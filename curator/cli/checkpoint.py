@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
-from curator.cli.command import Command, add_json
+from curator.cli.command import Command, add_json, print_json
 from curator.cli.state import find_state
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def restore(arguments: argparse.Namespace) -> int:
 
 def _print(manifest: Manifest, what: str, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(dataclasses.asdict(manifest)))
+        print_json(dataclasses.asdict(manifest))
         return
     print(f"{what}: {len(manifest.files)} files, {manifest.num_bytes / 1e6:,.1f} MB")
     for name, session in manifest.sessions.items():

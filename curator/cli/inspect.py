@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curator.cli.command import Command, add_json
+from curator.cli.command import Command, add_json, print_json
 from curator.cli.state import find_state
 from curator.config import (
     Config,
@@ -88,7 +87,7 @@ def inspect(arguments: argparse.Namespace) -> int:
             result = _summary(ledger, arguments.session, folder)
             lines = _summary_lines(result)
         if arguments.json:
-            print(json.dumps(_plain(result)))
+            print_json(result)
         else:
             for line in lines:
                 print(line)
@@ -368,17 +367,6 @@ def _export(ledger: Ledger, path: Path) -> dict[str, Any]:
     finally:
         part.unlink(missing_ok=True)
     return {"path": str(path), "num_rows": num_rows}
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value for JSON, which has no numbers that are not finite."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(value, list):
-        return [_plain(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
-    return value
 
 
 COMMAND = Command(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import signal
@@ -14,8 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from curator.cli.command import Command, add_json, positive
+from curator.cli.command import Command, add_json, names, positive, print_json
 from curator.config import load_config
+from curator.errors import ConfigError
 
 if TYPE_CHECKING:
     from curator.offline import Progress, ScoreEstimate, ScoreJob, ScoreReport
@@ -41,13 +41,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is computed; by default all that the model gives but 'projection'",
     )
     parser.add_argument(
-        "--limit", type=positive, metavar="N", help="only the first N examples"
+        "--where",
+        metavar="EXPR",
+        help="only examples whose columns meet a condition, such as "
+        "'lang == \"en\" and length < 512'",
+    )
+    parser.add_argument(
+        "--limit", type=positive, metavar="N", help="only the first N examples of them"
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="NAME,...",
+        help="columns of the pool that are copied beside the scores",
     )
     parser.add_argument(
         "--shard-size", type=positive, metavar="N", help="examples per file; 16384"
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="say what it would cost; write nothing"
+    )
+    parser.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        help="where the model runs, instead of the configuration's server.executor",
     )
     add_json(parser)
 
@@ -68,12 +84,22 @@ def score(arguments: argparse.Namespace) -> int:
     from curator import offline
 
     config = load_config(arguments.config)
+    if arguments.executor is not None:
+        server = dataclasses.replace(config.server, executor=arguments.executor)
+        config = dataclasses.replace(config, server=server)
+    for name in ("out", "columns", "outputs"):
+        value = getattr(arguments, name)
+        if value is not None and not names(value):
+            msg = f"{name}: no name in {value!r}"
+            raise ConfigError(msg)
     job = offline.ScoreJob(
         pool=arguments.pool,
         model=arguments.model,
         out=Path(arguments.out),
-        outputs=None if arguments.outputs is None else _names(arguments.outputs),
+        outputs=None if arguments.outputs is None else names(arguments.outputs),
+        where=arguments.where,
         limit=arguments.limit,
+        columns=names(arguments.columns or ""),
         shard_size=arguments.shard_size or offline.DEFAULT_SHARD_SIZE,
     )
     if arguments.dry_run:
@@ -177,7 +203,10 @@ def _estimate_text(estimate: ScoreEstimate, job: ScoreJob) -> str:
 
 
 def _print(result: ScoreReport | ScoreEstimate, text: str, *, as_json: bool) -> None:
-    print(json.dumps(dataclasses.asdict(result)) if as_json else text, flush=True)
+    if as_json:
+        print_json(dataclasses.asdict(result))
+    else:
+        print(text, flush=True)
 
 
 def _duration(seconds: float) -> str:
@@ -188,10 +217,6 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from curator.cli.command import Command
 from curator.config import Config, load_config
+from curator.errors import ConfigError
 
 if TYPE_CHECKING:
     from curator.engine import Registry
@@ -50,6 +52,12 @@ def serve(
     stops = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     config = load_config(config_path)
+    if listen is not None:
+        try:
+            server = dataclasses.replace(config.server, listen=listen)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        config = dataclasses.replace(config, server=server)
     with contextlib.ExitStack() as cleanup:
         registry = cleanup.enter_context(contextlib.closing(Registry(config)))
         for name in config.pools:
@@ -60,7 +68,7 @@ def serve(
 
             metrics = MetricsServer(registry, config.server.metrics)
             cleanup.callback(metrics.close)
-        server = Server(registry, listen, insecure=insecure)
+        server = Server(registry, insecure=insecure)
         print(_banner(server.address, metrics, config, registry), flush=True)
         signal.sigwait(stops)
         print("stopping: clients resume when the server is back", flush=True)
@@ -80,10 +88,13 @@ def _banner(
             f"  pool     {name}: {pool.num_examples:,} examples ({columns}), "
             f"{spec.format}, fingerprint {pool.fingerprint[:12]}"
         )
-    lines += [
-        f"  model    {name}: {spec.factory} on {spec.device}, {spec.dtype}"
-        for name, spec in config.models.items()
-    ]
+    for name, spec in config.models.items():
+        what = (
+            f"{spec.factory} on {spec.device}, {spec.dtype}"
+            if spec.path is None
+            else f"table {spec.path}"
+        )
+        lines.append(f"  model    {name}: {what}")
     for name in registry.names():
         spec = config.sessions.get(name)
         what = (

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
-from curator.cli.command import Command
+from curator.cli.command import Command, add_json, print_json
 from curator.client import connect
+from curator.config import session_to_table
+from curator.errors import ConfigError
+from curator.sessions import SessionInfo
 
 __all__ = ["COMMAND", "sessions"]
 
@@ -16,6 +20,7 @@ def sessions(
     ca: str | None = None,
     cert: str | None = None,
     key: str | None = None,
+    as_json: bool = False,
 ) -> int:
     """Prints a line of facts and a line of costs for each session.
 
@@ -24,6 +29,7 @@ def sessions(
         ca: The CA of its certificate, a PEM file; without one there is no TLS.
         cert: A client's certificate, for a server that asks for one.
         key: Its private key.
+        as_json: Print one JSON object instead, with all that is known of each.
 
     Returns:
         0.
@@ -31,28 +37,46 @@ def sessions(
     Raises:
         CuratorError: The server cannot be reached, or does not let us in.
     """
+    host, _, port = target.rpartition(":")
+    if not (target.startswith("unix:") or (host and port.isdigit())):
+        msg = f"expected HOST:PORT or unix:PATH, as serve prints it; got {target!r}"
+        raise ConfigError(msg)
     tls = False if ca is None else ca
     with connect(target, tls=tls, cert=cert, key=key, retry_seconds=0.0) as service:
-        names = service.names()
-        if not names:
-            print("no sessions")
-        for name in names:
-            info = service.describe(name)
-            spec, cost = info.spec, info.cost
-            length = "" if info.num_steps is None else f" of {info.num_steps}"
-            print(
-                f"{name}: step {info.next_step}{length}, {info.num_defined} defined; "
-                f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}, "
-                f"pool {spec.pool} ({info.num_examples:,} examples)"
-            )
-            print(
-                f"  scoring {cost['scoring_seconds']:.1f} s, selection "
-                f"{cost['selection_seconds']:.1f} s, forward passes: learner "
-                f"{cost['num_learner_scored']:,.0f}, reference "
-                f"{cost['num_reference_scored']:,.0f}; quarantined "
-                f"{cost['num_quarantined']:,.0f}, late {cost['num_late']:,.0f}"
-            )
+        found = [service.describe(name) for name in service.names()]
+    if as_json:
+        print_json({"sessions": [_table(info) for info in found]})
+        return 0
+    if not found:
+        print("no sessions")
+    for info in found:
+        for line in _lines(info):
+            print(line)
     return 0
+
+
+def _table(info: SessionInfo) -> dict[str, object]:
+    """Returns all that a session says of itself, of types that JSON has."""
+    fields = {f.name: getattr(info, f.name) for f in dataclasses.fields(info)}
+    return {**fields, "spec": session_to_table(info.spec), "cost": dict(info.cost)}
+
+
+def _lines(info: SessionInfo) -> list[str]:
+    spec, cost = info.spec, info.cost
+    length = "" if info.num_steps is None else f" of {info.num_steps}"
+    facts = (
+        f"{info.name}: step {info.next_step}{length}, {info.num_defined} defined; "
+        f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}, "
+        f"pool {spec.pool} ({info.num_examples:,} examples)"
+    )
+    costs = (
+        f"  scoring {cost['scoring_seconds']:.1f} s, selection "
+        f"{cost['selection_seconds']:.1f} s, forward passes: learner "
+        f"{cost['num_learner_scored']:,.0f}, reference "
+        f"{cost['num_reference_scored']:,.0f}; quarantined "
+        f"{cost['num_quarantined']:,.0f}, late {cost['num_late']:,.0f}"
+    )
+    return [facts, costs]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +84,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca", metavar="CA.pem", help="of a server with TLS")
     parser.add_argument("--cert", metavar="CERT.pem", help="where it asks clients too")
     parser.add_argument("--key", metavar="KEY.pem", help="the certificate's key")
+    add_json(parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     return sessions(
-        arguments.target, ca=arguments.ca, cert=arguments.cert, key=arguments.key
+        arguments.target,
+        ca=arguments.ca,
+        cert=arguments.cert,
+        key=arguments.key,
+        as_json=arguments.json,
     )
 
 
@@ -72,7 +101,7 @@ COMMAND = Command(
     name="sessions",
     help="show the sessions of a server",
     description="Show where each session of a server is, and what it has cost.",
-    example="curator sessions 127.0.0.1:50051; a token is taken from CURATOR_TOKEN",
+    example="CURATOR_TOKEN=... curator sessions 127.0.0.1:50051 --ca ca.pem",
     add_arguments=_add_arguments,
     run=_run,
 )

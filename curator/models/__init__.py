@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from curator.errors import MissingDependencyError
 from curator.models._base import Scorer
 from curator.models._build import build_scorer
+from curator.models._identity import check_scores, model_identity
 from curator.models._table import ScoreTable
 from curator.models._weights import weights_to_bytes, write_weights
 
@@ -30,6 +31,8 @@ __all__ = [
     "Scorer",
     "TwoTowerHead",
     "build_scorer",
+    "check_scores",
+    "model_identity",
     "weights_to_bytes",
     "write_weights",
 ]

@@ -40,6 +40,7 @@ class CausalLMHead:
 
     * ``loss``, ``entropy``: means over the supervised tokens, in nats, of a softmax in
       float32;
+    * ``perplexity``: the exponential of the loss;
     * ``nuclear_norm``, ``projection``: of the logits that predict them, see
       ``curator.models._spectral``;
     * ``num_tokens``: how many they are.
@@ -60,7 +61,14 @@ class CausalLMHead:
     def outputs(self) -> frozenset[str]:
         """What logits and targets give."""
         return frozenset(
-            {"loss", "entropy", "nuclear_norm", "projection", "num_tokens"}
+            {
+                "loss",
+                "perplexity",
+                "entropy",
+                "nuclear_norm",
+                "projection",
+                "num_tokens",
+            }
         )
 
     @property
@@ -97,7 +105,7 @@ class _Weights:
         self._check_targets(targets[supervised], num_entries)
         counts = supervised.sum(dim=1)
         found: dict[str, Tensor] = {"num_tokens": counts}
-        if outputs & {"loss", "entropy"}:
+        if outputs & {"loss", "perplexity", "entropy"}:
             logits = (
                 _as_they_are if lm_head is None else functools.partial(_of, lm_head)
             )
@@ -109,6 +117,7 @@ class _Weights:
                 supervised,
                 with_entropy="entropy" in outputs,
             )
+            found["perplexity"] = found["loss"].exp()
         if "nuclear_norm" in outputs:
             found["nuclear_norm"] = (
                 nuclear_norms(states, supervised)

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -45,6 +45,9 @@ class ScoreTable:
 
     The table is held in memory: 8 bytes for an id and 4 for each number.
 
+    What a folder says of itself may name columns that were copied from the pool beside
+    the scores (``curator score --columns``); they are no outputs.
+
     Attributes:
         MANIFEST_KEY: Under this key a file's metadata says, as JSON, of what it is a
             part; the same text in all parts.
@@ -67,6 +70,7 @@ class ScoreTable:
             if path.is_dir()
             else self._read_file(path, self._where)
         )
+        self._manifest = _manifest(table.schema)
         ids = self._read_ids(table)
         order = np.argsort(ids, kind="stable")
         self._ids: Int64[np.ndarray, " N"] = ids[order]
@@ -99,6 +103,11 @@ class ScoreTable:
     def outputs(self) -> frozenset[str]:
         """Names of what it has."""
         return frozenset(self._features)
+
+    @property
+    def manifest(self) -> Mapping[str, Any] | None:
+        """What ``curator score`` says of its scores; None for those of others."""
+        return self._manifest
 
     def num_missing(self, num_examples: int) -> int:
         """Returns how many examples of a pool of some size have no row."""
@@ -136,7 +145,12 @@ class ScoreTable:
                 digest = hashlib.file_digest(
                     file, lambda: hashlib.blake2b(digest_size=16)
                 )
-                return pq.ParquetFile(file).read(), digest.hexdigest()
+                parquet = pq.ParquetFile(file)
+                names = parquet.schema_arrow.names
+                copied = _copied(parquet.schema_arrow)
+                # Without any, all is read: a name that is there twice is found later.
+                kept = [name for name in names if name not in copied]
+                return parquet.read(kept if copied else None), digest.hexdigest()
         except OSError as error:
             msg = f"{where} cannot be read: {error.strerror or error}"
             raise StorageError(msg) from error
@@ -183,10 +197,10 @@ class ScoreTable:
                 "of one: take the others out"
             )
             raise ConfigError(msg)
-        (manifest,) = found
+        manifest = _manifest(tables[0].schema)
         if manifest is None:
             return
-        expected = json.loads(manifest)["num_examples"]
+        expected = manifest["num_examples"]
         num_rows = sum(len(table) for table in tables)
         if num_rows != expected:
             msg = (
@@ -287,6 +301,18 @@ class ScoreTable:
 
 def _metadata(table: pa.Table) -> dict[bytes, bytes]:
     return table.schema.metadata or {}
+
+
+def _manifest(schema: pa.Schema) -> Mapping[str, Any] | None:
+    """Returns what a file says that it is a part of."""
+    metadata: dict[bytes, bytes] = schema.metadata or {}
+    text = metadata.get(ScoreTable.MANIFEST_KEY)
+    return None if text is None else json.loads(text)
+
+
+def _copied(schema: pa.Schema) -> list[str]:
+    """Returns the columns that are no scores, but were copied from the pool."""
+    return list((_manifest(schema) or {}).get("columns", ()))
 
 
 def _described(table: pa.Table) -> str:

@@ -28,7 +28,9 @@ class ScoreJob:
         out: Folder of the scores; made where there is none.
         outputs: What is computed; by default all that the model gives but
             ``projection``.
-        limit: Only the first so many examples.
+        where: Only examples that this is true of, see :class:`curator.offline.Where`.
+        limit: Only the first so many of them.
+        columns: Columns of the pool that are copied beside the scores.
         shard_size: Examples per file.
     """
 
@@ -36,7 +38,9 @@ class ScoreJob:
     model: str
     out: Path
     outputs: tuple[str, ...] | None = None
+    where: str | None = None
     limit: int | None = None
+    columns: tuple[str, ...] = ()
     shard_size: int = DEFAULT_SHARD_SIZE
 
     def __post_init__(self) -> None:

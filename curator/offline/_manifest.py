@@ -9,17 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-from jaxtyping import Int64
-
 import curator
-from curator.config import ModelSpec
 from curator.errors import ConfigError, StorageError
 from curator.offline._files import replacing
 
-__all__ = ["Manifest", "agree", "code_versions", "model_identity"]
+__all__ = ["Manifest", "agree", "code_versions"]
 
-_FORMAT = 1
+_FORMAT = 2  # 1 had no columns, no condition and no digest of the weights
 # Tools that read a folder of Parquet skip names that start so.
 _NAME = "_manifest.json"
 _MAX_SHOWN = 40
@@ -36,7 +32,10 @@ class Manifest:
             the model's specification without the path of its weights, which the
             fingerprint covers.
         outputs: Names of what is computed, sorted.
-        num_examples: How many examples are scored: ids 0 to ``num_examples - 1``.
+        columns: Names of columns of the pool that are copied, sorted.
+        where: The condition that the examples meet; None for all of the pool.
+        pool_num_examples: Size of the pool.
+        num_examples: How many examples are scored, the first that meet the condition.
         shard_size: Examples per file.
         versions: Of the code that scores, by package.
         format: Of the files.
@@ -46,6 +45,9 @@ class Manifest:
     model_fingerprint: str
     model: Mapping[str, object]
     outputs: list[str]
+    columns: list[str]
+    where: str | None
+    pool_num_examples: int
     num_examples: int
     shard_size: int
     versions: Mapping[str, str]
@@ -60,10 +62,10 @@ class Manifest:
         """Returns how many examples one file has."""
         return min(self.shard_size, self.num_examples - shard * self.shard_size)
 
-    def ids(self, shard: int) -> Int64[np.ndarray, " n"]:
-        """Returns the ids of one file."""
+    def span(self, shard: int) -> tuple[int, int]:
+        """Returns from which to which example one file goes, in their order."""
         start = shard * self.shard_size
-        return np.arange(start, start + self.size(shard))
+        return start, start + self.size(shard)
 
     def to_json(self) -> str:
         """Returns the same text for the same identity."""
@@ -76,15 +78,6 @@ def code_versions() -> dict[str, str]:
         "batch-curator": curator.__version__,
         "torch": importlib.metadata.version("torch"),
     }
-
-
-def model_identity(spec: ModelSpec) -> dict[str, object]:
-    """Returns what a manifest says of a model, of types that JSON has."""
-    table = dataclasses.asdict(spec)
-    del table["weights"], table["path"]
-    # Which of several equal devices it is does not matter.
-    table["device"] = spec.device.partition(":")[0]
-    return table
 
 
 def agree(folder: Path, manifest: Manifest) -> None:

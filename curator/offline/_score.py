@@ -9,15 +9,23 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int64
 
 from curator.config import Config
 from curator.engine._executor import ScoringResult
+from curator.models import model_identity
+from curator.offline._examples import Examples
 from curator.offline._files import claimed
 from curator.offline._job import Progress, ScoreEstimate, ScoreJob, ScoreReport
-from curator.offline._manifest import Manifest, agree, code_versions, model_identity
-from curator.offline._shards import not_finite_of, shard_path, to_rows, write_shard
+from curator.offline._manifest import Manifest, agree, code_versions
+from curator.offline._shards import (
+    Block,
+    joined,
+    not_finite_of,
+    shard_path,
+    to_rows,
+    write_shard,
+)
 from curator.offline._source import Source, open_source
 
 __all__ = ["estimate", "score"]
@@ -52,12 +60,16 @@ def score(
         MissingDependencyError: Torch is not installed.
     """
     with open_source(config, job) as source:
+        examples = Examples.of(source, job)
         manifest = Manifest(
             pool_fingerprint=source.pool.fingerprint,
             model_fingerprint=source.fingerprint,
             model=model_identity(source.model),
             outputs=source.outputs,
-            num_examples=_num_examples(source, job),
+            columns=source.columns,
+            where=None if source.where is None else source.where.text,
+            pool_num_examples=source.pool.num_examples,
+            num_examples=examples.num_examples,
             shard_size=job.shard_size,
             versions=code_versions(),
         )
@@ -66,6 +78,7 @@ def score(
             return _fill(
                 source,
                 job,
+                examples,
                 manifest,
                 on_progress or (lambda _: None),
                 should_stop or (lambda: False),
@@ -81,15 +94,16 @@ def estimate(config: Config, job: ScoreJob) -> ScoreEstimate:
         CuratorError: As for :func:`score`, but for the folder.
     """
     with open_source(config, job) as source:
-        num_examples = _num_examples(source, job)
+        examples = Examples.of(source, job)
+        num_examples = examples.num_examples
         size = min(source.block_size, job.shard_size, num_examples)
-        ids = np.arange(size)
+        ids = examples.at(np.arange(size))
         features = source.submit(ids).result().features
-        rows, _ = to_rows(ids, features, source.outputs)
+        rows, _ = to_rows(Block(ids, features, source.copied(ids)), source.outputs)
         started = time.perf_counter()
         futures = [
             # Other examples than before, as far as there are others.
-            source.submit((ids + i * size) % num_examples)
+            source.submit(examples.at((np.arange(size) + i * size) % num_examples))
             for i in range(1, source.num_in_flight + 1)
         ]
         results = [future.result() for future in futures]
@@ -105,13 +119,10 @@ def estimate(config: Config, job: ScoreJob) -> ScoreEstimate:
         )
 
 
-def _num_examples(source: Source, job: ScoreJob) -> int:
-    return min(job.limit or source.pool.num_examples, source.pool.num_examples)
-
-
 def _fill(
     source: Source,
     job: ScoreJob,
+    examples: Examples,
     manifest: Manifest,
     on_progress: Callable[[Progress], None],
     should_stop: Callable[[], bool],
@@ -123,28 +134,30 @@ def _fill(
     device_seconds = 0.0
     started = time.perf_counter()
     size = source.block_size
-    every = (ids for shard in missing for ids in _blocks(manifest.ids(shard), size))
+    every = (
+        ids for shard in missing for ids in examples.blocks(*manifest.span(shard), size)
+    )
     results = _scored(source, every)
     for shard in missing:
-        blocks: list[pa.RecordBatch] = []
-        in_shard = collections.Counter[str]()
-        ids_of_shard = manifest.ids(shard)
-        for ids, result in zip(_blocks(ids_of_shard, size), results, strict=False):
-            rows, counts = to_rows(ids, result.features, manifest.outputs)
-            blocks.append(rows)
-            in_shard.update(counts)
+        blocks: list[Block] = []
+        num_in_shard = 0
+        blocks_of_ids = examples.blocks(*manifest.span(shard), size)
+        for ids, result in zip(blocks_of_ids, results, strict=False):
+            blocks.append(Block(ids, result.features, source.copied(ids)))
+            num_in_shard += len(ids)
             device_seconds += result.seconds
             on_progress(
                 Progress(
                     num_examples=manifest.num_examples,
                     num_ready=num_ready,
-                    num_scored=num_scored + int(ids[-1] - ids_of_shard[0]) + 1,
+                    num_scored=num_scored + num_in_shard,
                     seconds=time.perf_counter() - started,
                 )
             )
-        num_bytes += write_shard(shard_path(job.out, shard), blocks, manifest, in_shard)
-        num_scored += len(ids_of_shard)
-        not_finite.update(in_shard)
+        rows, counts = to_rows(joined(blocks), manifest.outputs)
+        num_bytes += write_shard(shard_path(job.out, shard), [rows], manifest, counts)
+        num_scored += num_in_shard
+        not_finite.update(counts)
         if should_stop():
             break
     return ScoreReport(
@@ -174,13 +187,6 @@ def _existing(
         else:
             not_finite.update(counted)
     return missing, not_finite
-
-
-def _blocks(
-    ids: Int64[np.ndarray, " n"], size: int
-) -> Iterator[Int64[np.ndarray, " b"]]:
-    """Yields ids in blocks, in order."""
-    return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
 def _scored(

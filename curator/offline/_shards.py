@@ -5,14 +5,16 @@ Shapes: ``n`` examples of a block.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from curator.errors import StorageError
 from curator.models import ScoreTable
@@ -20,7 +22,7 @@ from curator.offline._files import replacing
 from curator.offline._manifest import Manifest
 from curator.types import Feature, Features, PairEmbeddings
 
-__all__ = ["not_finite_of", "shard_path", "to_rows", "write_shard"]
+__all__ = ["Block", "joined", "not_finite_of", "shard_path", "to_rows", "write_shard"]
 
 _NOT_FINITE = b"curator.not_finite"
 
@@ -30,22 +32,52 @@ def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"part-{shard:05d}.parquet"
 
 
-def to_rows(
-    ids: Int64[np.ndarray, " n"], features: Features, outputs: Sequence[str]
-) -> tuple[pa.RecordBatch, dict[str, int]]:
-    """Returns features as columns, and how many examples each is not finite for.
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Examples that have been scored.
 
-    Args:
+    Attributes:
         ids: Of the examples.
         features: What was computed of them, under ``reference.OUTPUT``.
+        copied: Columns of the pool that stand beside them.
+    """
+
+    ids: Int64[np.ndarray, " n"]
+    features: Features
+    copied: pa.RecordBatch | None = None
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Returns blocks as one: a shard's are turned into columns at once."""
+    parts = [block.copied for block in blocks if block.copied is not None]
+    return Block(
+        np.concatenate([block.ids for block in blocks]),
+        {
+            name: _joined([block.features[name] for block in blocks])
+            for name in blocks[0].features
+        },
+        pa.concat_batches(parts) if parts else None,
+    )
+
+
+def to_rows(
+    block: Block, outputs: Sequence[str]
+) -> tuple[pa.RecordBatch, dict[str, int]]:
+    """Returns a block as columns, and how many examples each output is not finite for.
+
+    Args:
+        block: The examples.
         outputs: Names of the outputs.
     """
-    columns: dict[str, pa.Array] = {"example_id": pa.array(ids)}
+    size, copied = len(block.ids), block.copied
+    columns: dict[str, pa.Array] = {"example_id": pa.array(block.ids)}
+    if copied is not None:
+        columns |= {name: copied.column(name) for name in copied.schema.names}
     not_finite: dict[str, int] = {}
     for name in outputs:
-        feature = features[f"reference.{name}"]
-        columns |= _columns(name, feature, len(ids))
-        not_finite[name] = len(ids) - _num_finite(feature)
+        feature = block.features[f"reference.{name}"]
+        columns |= _columns(name, feature, size)
+        not_finite[name] = size - _num_finite(feature)
     return pa.record_batch(columns), not_finite
 
 
@@ -67,8 +99,13 @@ def write_shard(
     table = pa.Table.from_batches(blocks).replace_schema_metadata(metadata)
     with replacing(path) as file:
         # Dictionaries do not suit numbers that hardly ever repeat, but for constants.
-        constants = [name for name in table.column_names if name.startswith("logit_")]
-        pq.write_table(table, file, compression="zstd", use_dictionary=constants)
+        repeating = [name for name in table.column_names if name.startswith("logit_")]
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            use_dictionary=[*repeating, *manifest.columns],
+        )
         return file.tell()
 
 
@@ -111,13 +148,25 @@ def _column(values: Float32[np.ndarray, "n *width"]) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
 
 
-def _num_finite(feature: Feature) -> int:
-    sides = (
-        [feature.queries, feature.targets]
-        if isinstance(feature, PairEmbeddings)
-        else [feature]
+def _joined(parts: Sequence[Feature]) -> Feature:
+    pairs = [part for part in parts if isinstance(part, PairEmbeddings)]
+    if not pairs:
+        return np.concatenate(cast("Sequence[np.ndarray]", parts))
+    return dataclasses.replace(
+        pairs[0],
+        queries=np.concatenate([pair.queries for pair in pairs]),
+        targets=np.concatenate([pair.targets for pair in pairs]),
     )
-    finite = np.ones(len(sides[0]), np.bool_)
-    for values in sides:
-        finite &= np.isfinite(values).reshape(len(values), -1).all(axis=1)
-    return int(finite.sum())
+
+
+def _num_finite(feature: Feature) -> int:
+    if isinstance(feature, PairEmbeddings):
+        finite = _finite_rows(feature.queries) & _finite_rows(feature.targets)
+    else:
+        finite = _finite_rows(feature)
+    return int(np.count_nonzero(finite))
+
+
+def _finite_rows(values: Float32[np.ndarray, "n *width"]) -> Bool[np.ndarray, " n"]:
+    finite: Bool[np.ndarray, "n *width"] = np.isfinite(values)
+    return finite if finite.ndim == 1 else np.all(finite, axis=1)

@@ -5,23 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
-from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Int64
 
 from curator.config import Config, ModelSpec, did_you_mean
 from curator.engine import Executor, Executors, ScoringRequest, ScoringResult
 from curator.errors import ConfigError
 from curator.offline._job import ScoreJob
-from curator.pools import Pool, open_pool
+from curator.offline._pools import open_configured_pool
+from curator.offline._where import Where
+from curator.pools import Pool
 
 __all__ = ["Source", "open_source"]
 
-T = TypeVar("T")
+# Names of columns of a table beside those of its outputs.
+_RESERVED = frozenset({"example_id", "queries", "targets", "logit_scale", "logit_bias"})
 # A model gets a pipeline of requests; more of them would only take memory.
 _LOCAL_IN_FLIGHT = 2
 # Fewer requests than micro-batches, and still few rows of the pool in memory at once.
@@ -36,6 +38,8 @@ class Source:
         pool: What is scored.
         model: The specification of what scores.
         outputs: What is computed, sorted.
+        columns: What is copied from the pool, sorted.
+        where: Which examples are meant; None for all.
         fingerprint: Of the model.
         num_in_flight: How many requests keep all of it busy.
     """
@@ -43,6 +47,8 @@ class Source:
     pool: Pool
     model: ModelSpec
     outputs: list[str]
+    columns: list[str]
+    where: Where | None
     fingerprint: str
     num_in_flight: int
     _executor: Executor
@@ -57,6 +63,14 @@ class Source:
         needs = frozenset(f"reference.{name}" for name in self.outputs)
         return self._executor.submit(ScoringRequest(ids, needs, None))
 
+    def copied(self, ids: Int64[np.ndarray, " n"]) -> pa.RecordBatch | None:
+        """Returns what is copied from the pool; None where nothing is.
+
+        Raises:
+            PoolError: It cannot be read.
+        """
+        return self.pool.take(ids, self.columns) if self.columns else None
+
 
 @contextlib.contextmanager
 def open_source(config: Config, job: ScoreJob) -> Generator[Source]:
@@ -64,14 +78,16 @@ def open_source(config: Config, job: ScoreJob) -> Generator[Source]:
 
     Raises:
         ConfigError: There is no such pool or model, the model is a table, does not give
-            an output, or reads a column that the pool has not.
+            an output, or a column is not in the pool or would be there twice.
         PoolError: The pool cannot be read.
         SnapshotError: The weights do not fit the model.
         StorageError: The weights cannot be read.
         MissingDependencyError: Torch is not installed.
     """
-    pool_spec = _named("pool", job.pool, config.pools)
-    model = _named("model", job.model, config.models)
+    if job.model not in config.models:
+        msg = f"no model {job.model!r}{did_you_mean(job.model, config.models)}"
+        raise ConfigError(msg)
+    model = config.models[job.model]
     if model.kind == "table":
         msg = (
             f"model: {job.model!r} is a table, which holds scores already; name one of "
@@ -79,15 +95,11 @@ def open_source(config: Config, job: ScoreJob) -> Generator[Source]:
         )
         raise ConfigError(msg)
     outputs = job.outputs_of(model)
-    pool = open_pool(
-        pool_spec.format,
-        path=pool_spec.path,
-        num_examples=pool_spec.num_examples,
-        cache_bytes=pool_spec.cache_bytes,
-        fingerprint_cache=Path(config.server.state_dir) / "fingerprints.sqlite",
-    )
-    with contextlib.closing(pool):
-        _check_columns(job, model, pool)
+    where = None if job.where is None else Where(job.where)
+    with open_configured_pool(config, job.pool) as pool:
+        _check_columns(job, model, pool, outputs)
+        if where is not None:
+            where.check_columns(job.pool, pool)
         for folder in reversed(config.server.python_path):
             if folder not in sys.path:
                 sys.path.insert(0, folder)
@@ -101,12 +113,21 @@ def open_source(config: Config, job: ScoreJob) -> Generator[Source]:
                 num_in_flight = max(num_in_flight, config.ray.max_scorers)
             with contextlib.closing(executor):
                 yield Source(
-                    pool, model, outputs, scorer.fingerprint, num_in_flight, executor
+                    pool=pool,
+                    model=model,
+                    outputs=outputs,
+                    columns=sorted(set(job.columns)),
+                    where=where,
+                    fingerprint=scorer.fingerprint,
+                    num_in_flight=num_in_flight,
+                    _executor=executor,
                 )
 
 
-def _check_columns(job: ScoreJob, model: ModelSpec, pool: Pool) -> None:
-    """Checks that the pool has what the model reads."""
+def _check_columns(
+    job: ScoreJob, model: ModelSpec, pool: Pool, outputs: Sequence[str]
+) -> None:
+    """Checks that the pool has what the model reads, and what is copied."""
     for key, names in model.reads.items():
         for name in names:
             if name not in pool.schema.names:
@@ -115,10 +136,14 @@ def _check_columns(job: ScoreJob, model: ModelSpec, pool: Pool) -> None:
                     f"models.{job.model}.{key}: pool {job.pool!r} has no {name!r}{hint}"
                 )
                 raise ConfigError(msg)
-
-
-def _named(kind: str, name: str, known: Mapping[str, T]) -> T:
-    if name not in known:
-        msg = f"no {kind} {name!r}{did_you_mean(name, known)}"
-        raise ConfigError(msg)
-    return known[name]
+    for name in job.columns:
+        if name not in pool.schema.names:
+            hint = did_you_mean(name, pool.schema.names)
+            msg = f"columns: pool {job.pool!r} has no {name!r}{hint}"
+            raise ConfigError(msg)
+        if name in _RESERVED or name in outputs:
+            msg = (
+                f"columns: the scores have a column {name!r} of their own, so the "
+                "pool's cannot stand beside it: leave it out"
+            )
+            raise ConfigError(msg)

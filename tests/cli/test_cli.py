@@ -46,7 +46,7 @@ def test_help_has_an_example(capsys, arguments):
 
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert "example: curator" in out or "COMMAND" in out
+    assert "example:\n  " in out or "COMMAND" in out
 
 
 @pytest.mark.parametrize("arguments", [[], ["srve"], ["serve"], ["serve", "x", "y"]])
@@ -114,3 +114,17 @@ def test_sessions_of_nobody_is_an_error(capsys):
         assert main(["sessions", f"127.0.0.1:{held.getsockname()[1]}"]) == 1
 
     assert "curator: no curator server at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["nowhere", "", "localhost:", "host:port"])
+def test_an_address_that_is_none_is_told_at_once(capsys, target):
+    assert main(["sessions", target]) == 1
+
+    assert "expected HOST:PORT or unix:PATH" in capsys.readouterr().err
+
+
+def test_a_place_to_listen_that_is_none_is_told(tmp_path):
+    result = run("serve", write(tmp_path, VIRTUAL), "--listen", "nonsense")
+
+    assert result.returncode == 1
+    assert "listen: expected 'HOST:PORT' or 'unix:PATH'; got 'non" in result.stderr

@@ -90,9 +90,13 @@ def test_what_is_wrong_is_one_line_on_stderr(
     ("options", "message"),
     [
         (["--limit", "0"], "--limit: at least 1; got 0"),
-        (["--limit", "all"], "--limit: invalid"),
+        (
+            ["--limit", "all"],
+            "--limit: expected a whole number of at least 1; got 'all'",
+        ),
         (["--shard-size", "-5"], "--shard-size: at least 1"),
-        (["--columns", "x"], "unrecognized arguments"),
+        (["--rows", "x"], "unrecognized arguments"),
+        (["--executor", "slurm"], "--executor: invalid choice: 'slurm'"),
     ],
 )
 def test_a_wrong_call_exits_with_2(
@@ -105,6 +109,22 @@ def test_a_wrong_call_exits_with_2(
         main(call(config, *options))
 
     assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--columns", " , "], "columns: no name in ' , '"),
+        (["--outputs", ""], "outputs: no name in ''"),
+        (["--out", ""], "out: no name in ''"),
+    ],
+)
+def test_an_empty_list_is_told(
+    config: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(call(config, *options)) == 1
+
     assert message in capsys.readouterr().err
 
 

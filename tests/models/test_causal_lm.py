@@ -22,7 +22,10 @@ from curator.models import (
 from curator.models._spectral import projections
 
 LENGTH, VOCABULARY = 11, small_models.VOCABULARY
-OUTPUTS = ("loss", "entropy", "nuclear_norm", "projection", "num_tokens")
+OUTPUTS = (
+    *("loss", "perplexity", "entropy"),
+    *("nuclear_norm", "projection", "num_tokens"),
+)
 
 
 def rows_of(num_rows: int, seed: int = 0, *, length: int = LENGTH) -> pa.RecordBatch:
@@ -84,6 +87,7 @@ def expected(
             entropies.append(-(probs[probs > 0] * log_probs[probs > 0]).sum())
         chosen = matrix[[target - 1 for target in targets]]
         found["loss"].append(np.mean(losses) if losses else np.nan)
+        found["perplexity"].append(np.exp(found["loss"][-1]))
         found["entropy"].append(np.mean(entropies) if losses else np.nan)
         singular = np.linalg.svd(chosen, compute_uv=False) if losses else [np.nan]
         found["nuclear_norm"].append(np.sum(singular))

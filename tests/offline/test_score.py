@@ -48,7 +48,7 @@ def changed(config: Config, name: str, **changes: object) -> Config:
     [
         ("classes", ["entropy", "grad_norm", "loss"]),
         ("towers", ["embeddings"]),
-        ("words", ["entropy", "loss", "nuclear_norm", "num_tokens"]),
+        ("words", ["entropy", "loss", "nuclear_norm", "num_tokens", "perplexity"]),
     ],
 )
 def test_a_session_reads_from_the_scores_what_the_model_says(
@@ -166,6 +166,86 @@ def test_progress_counts_every_example_once(config: Config, out: Path) -> None:
     assert {progress.num_examples for progress in seen} == {150}
     assert seen[-1].seconds_left == 0.0
     assert seen[0].rate > 0.0
+
+
+# --- some examples, and columns beside the scores ---
+
+WHERE = "label < 5"
+
+
+def labels(folder: Path) -> np.ndarray:
+    return pq.read_table(folder / "pool.parquet")["label"].to_numpy()
+
+
+def test_a_condition_leaves_examples_out_and_ids_are_the_pools(
+    config: Config, tmp_path: Path, out: Path
+) -> None:
+    wanted = np.flatnonzero(labels(tmp_path) < 5)
+
+    report = score(config, job(out, where=WHERE, shard_size=30))
+    whole = tmp_path / "whole"
+    score(config, job(whole))
+
+    found = pq.read_table(out)
+    assert report.num_examples == len(wanted) == found.num_rows
+    np.testing.assert_array_equal(found["example_id"], wanted)
+    assert [pq.read_metadata(out / name).num_rows for name in shards(out)][:2] == [
+        *(30, 30)
+    ]
+    said = json.loads((out / "_manifest.json").read_bytes())
+    assert (said["where"], said["pool_num_examples"]) == (WHERE, NUM_EXAMPLES)
+    assert ScoreTable(out).num_missing(NUM_EXAMPLES) == NUM_EXAMPLES - len(wanted)
+    for name, values in ScoreTable(out).look_up(wanted, frozenset(LOSS)).items():
+        theirs = ScoreTable(whole).look_up(wanted, frozenset(LOSS))[name]
+        np.testing.assert_array_equal(values, theirs)
+
+
+def test_a_limit_is_the_first_examples_that_meet_the_condition(
+    config: Config, tmp_path: Path, out: Path
+) -> None:
+    score(config, job(out, where=WHERE, limit=20))
+
+    wanted = np.flatnonzero(labels(tmp_path) < 5)[:20]
+    assert pq.read_table(out)["example_id"].to_pylist() == wanted.tolist()
+
+
+def test_a_run_with_a_condition_and_columns_continues_to_the_same_files(
+    config: Config, tmp_path: Path
+) -> None:
+    given = {"where": WHERE, "columns": ("label", "tokens"), "shard_size": 20}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    score(config, job(whole, **given))
+
+    with pytest.raises(KeyboardInterrupt):
+        score(config, job(out, **given), on_progress=Interrupt(2))
+    again = score(config, job(out, **{**given, "where": "(label<5)"}))
+
+    assert 0 < again.num_ready < again.num_examples
+    assert contents(out) == contents(whole)
+
+
+def test_columns_are_copied_and_are_no_outputs(
+    config: Config, tmp_path: Path, out: Path
+) -> None:
+    score(config, job(out, outputs=LOSS, columns=("tokens", "label", "label")))
+
+    pool, found = pq.read_table(tmp_path / "pool.parquet"), pq.read_table(out)
+    assert found.column_names == ["example_id", "label", "tokens", "loss"]
+    for name in ("label", "tokens"):
+        assert found[name].equals(pool[name])
+    assert ScoreTable(out).outputs == {"loss"}
+    manifest = ScoreTable(out).manifest
+    assert manifest is not None
+    assert manifest["columns"] == ["label", "tokens"]
+
+
+def test_an_estimate_counts_what_is_copied_and_left_out(
+    config: Config, tmp_path: Path, out: Path
+) -> None:
+    found = estimate(config, job(out, outputs=LOSS, where=WHERE, columns=("label",)))
+
+    assert found.num_examples == np.count_nonzero(labels(tmp_path) < 5)
+    assert found.num_bytes == found.num_examples * (8 + 8 + 4)
 
 
 # --- interrupted, and run again ---
@@ -305,6 +385,8 @@ def test_scores_of_another_model_are_refused_and_the_differences_named(
         ({"limit": 100}, "num_examples was 250, is now 100"),
         ({"shard_size": 32}, "shard_size was 64, is now 32"),
         ({"outputs": LOSS}, r"outputs was \['entropy', .* is now \['loss'\]"),
+        ({"where": "label < 99"}, "where was None, is now 'label < 99'"),
+        ({"columns": ("label",)}, r"columns was \[\], is now \['label'\]"),
     ],
 )
 def test_scores_of_another_job_are_refused(
@@ -345,6 +427,10 @@ def test_which_of_several_devices_scores_does_not_matter(
         ({"outputs": ("los",)}, r"gives no 'los' \(did you mean 'loss'\?\)"),
         ({"outputs": ()}, "at least one of entropy, grad_norm, loss"),
         ({"pool": "ids"}, "models.classes.columns: pool 'ids' has no 'x'"),
+        ({"where": "lable < 3"}, r"no 'lable' \(did you mean 'label'\?\)"),
+        ({"where": "label < "}, "where: 'label < ': invalid syntax"),
+        ({"where": "label < -1"}, "label < -1 is true of none of the 250 examples"),
+        ({"columns": ("lable",)}, r"columns: pool 'p' has no 'lable' \(did you"),
     ],
 )
 def test_a_job_that_does_not_fit_is_told(

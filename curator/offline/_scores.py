@@ -1,0 +1,384 @@
+"""Scores of a pool, of which single columns are read.
+
+A ``table`` model holds all that is in it and answers by id. Here a column of many files
+becomes one array, and what is not asked for is not read.
+
+Shapes: ``N`` examples that have scores, ``D`` the width of a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Float32, Int64
+
+from curator.errors import ConfigError, StorageError
+from curator.models import ScoreTable
+from curator.offline._free_memory import allocate, free_memory
+from curator.types import Feature, PairEmbeddings
+
+__all__ = ["Scores"]
+
+_ID = "example_id"
+_EMBEDDINGS = "embeddings"
+_SIDES = ("queries", "targets")
+_REQUIRED = (*_SIDES, "logit_scale")
+_PAIRS = frozenset({*_REQUIRED, "logit_bias"})
+# The policy reorders the rows, or converts them.
+_COPIES = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """Scores of a pool's examples: a folder of ``curator score``, or other Parquet.
+
+    What is read is as :class:`curator.models.ScoreTable` has it, in the order of ids.
+
+    Attributes:
+        path: The folder, or the file.
+        manifest: What the scores are of; None where another program wrote them.
+        num_examples: How many have scores.
+    """
+
+    path: Path
+    manifest: Mapping[str, Any] | None
+    num_examples: int
+    _files: tuple[tuple[Path, int], ...]
+    _schema: pa.Schema
+
+    @classmethod
+    def open(cls, path: Path) -> Scores:
+        """Returns scores after a look at the files' footers.
+
+        Raises:
+            ConfigError: There are none, they are not all there, or are of several runs.
+            StorageError: A file cannot be read.
+        """
+        files = _find(path)
+        footers = [_footer(path, file) for file in files]
+        schema = footers[0].schema.to_arrow_schema()
+        for file, footer in zip(files, footers, strict=True):
+            if not footer.schema.to_arrow_schema().equals(schema):
+                msg = (
+                    f"scores {str(path)!r}: {file.name!r} has other columns than "
+                    f"{files[0].name!r}; expected files of one run of scoring"
+                )
+                raise ConfigError(msg)
+        sizes = [footer.num_rows for footer in footers]
+        manifest = _manifest(path, footers, sum(sizes))
+        _check_schema(path, schema)
+        pairs = list(zip(files, sizes, strict=True))
+        return cls(path, manifest, sum(sizes), tuple(pairs), schema)
+
+    @property
+    def pool_fingerprint(self) -> str | None:
+        """Of the pool that was scored, where that is known."""
+        return None if self.manifest is None else self.manifest["pool_fingerprint"]
+
+    @property
+    def model_fingerprint(self) -> str | None:
+        """Of the model that scored it, where that is known."""
+        return None if self.manifest is None else self.manifest["model_fingerprint"]
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Columns of the pool that were copied beside the outputs."""
+        names: list[str] = (self.manifest or {}).get("columns", [])
+        return pa.schema([self._schema.field(name) for name in names])
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """Names of what there is; ``embeddings`` for the columns of pairs."""
+        names = frozenset(self._schema.names) - {_ID, *self.columns.names}
+        if names.isdisjoint(_PAIRS):
+            return names
+        return names - _PAIRS | {_EMBEDDINGS}
+
+    @property
+    def numbers(self) -> list[str]:
+        """Names of the outputs that are one number per example, sorted."""
+        return sorted(
+            name
+            for name in self.outputs - {_EMBEDDINGS}
+            if _is_number(self._schema.field(name).type)
+        )
+
+    def ids(self) -> Int64[np.ndarray, " N"]:
+        """Returns the ids, ascending.
+
+        Raises:
+            ConfigError: One is there twice, or null.
+            StorageError: A file cannot be read.
+        """
+        ids = self._raw_ids()
+        if np.all(ids[1:] > ids[:-1]):
+            return ids
+        ids.sort()
+        repeated = ids[1:][ids[1:] == ids[:-1]]
+        if len(repeated):
+            msg = (
+                f"scores {str(self.path)!r}: example {repeated[0]} is there more than "
+                "once; expected one row per example"
+            )
+            raise ConfigError(msg)
+        return ids
+
+    def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yields columns that were copied, in the order of the ids.
+
+        Raises:
+            StorageError: A file cannot be read.
+        """
+        for file, _ in self._files:
+            yield from self._table(file, columns).to_batches()
+
+    def read(self, output: str, *, scratch: Path | None = None) -> Feature:
+        """Returns one output, in the order of the ids; NaN for a null.
+
+        Args:
+            output: Its name.
+            scratch: A folder for rows that do not fit into memory: they are then in a
+                file that is mapped, and is gone with the array.
+
+        Raises:
+            ConfigError: There is no such output, it is no numbers, or too large for
+                the memory and there is no folder for it.
+            StorageError: A file cannot be read.
+        """
+        names = _SIDES if output == _EMBEDDINGS else (output,)
+        missing = [name for name in _REQUIRED if name not in self._schema.names]
+        if output == _EMBEDDINGS and missing:
+            msg = f"scores {str(self.path)!r} lack {', '.join(missing)} of embeddings"
+            raise ConfigError(msg)
+        folder = self._room(output, names, scratch)
+        order = self._order()
+        columns = [self._column(name, order, folder) for name in names]
+        if output != _EMBEDDINGS:
+            return columns[0]
+        queries, targets = columns
+        if queries.ndim != 2 or queries.shape != targets.shape:
+            msg = (
+                f"scores {str(self.path)!r}: 'queries' and 'targets' have the shapes "
+                f"{queries.shape} and {targets.shape}; expected lists of one length"
+            )
+            raise ConfigError(msg)
+        has_bias = "logit_bias" in self._schema.names
+        return PairEmbeddings(
+            queries=_normalise(queries),
+            targets=_normalise(targets),
+            logit_scale=self._constant("logit_scale", 0.0),
+            logit_bias=self._constant("logit_bias", -math.inf) if has_bias else None,
+        )
+
+    def _raw_ids(self) -> Int64[np.ndarray, " N"]:
+        ids = np.empty(self.num_examples, np.int64)
+        for start, column in self._chunks(_ID):
+            if column.null_count:
+                msg = f"scores {str(self.path)!r}: {_ID!r} has nulls"
+                raise ConfigError(msg)
+            ids[start : start + len(column)] = column.to_numpy()
+        return ids
+
+    def _order(self) -> Int64[np.ndarray, " N"] | None:
+        """Returns the order of the ids; None where the files are in it."""
+        if self.manifest is not None:
+            return None
+        ids = self._raw_ids()
+        return None if np.all(ids[1:] > ids[:-1]) else np.argsort(ids)
+
+    def _column(
+        self,
+        name: str,
+        order: Int64[np.ndarray, " N"] | None,
+        scratch: Path | None,
+    ) -> Float32[np.ndarray, "N *width"]:
+        shape = self._shape(name)
+        values = allocate((self.num_examples, *shape), scratch)
+        place = None
+        if order is not None:
+            place = np.empty_like(order)
+            place[order] = np.arange(len(order))
+        for start, column in self._chunks(name):
+            stop = start + len(column)
+            rows = slice(start, stop) if place is None else place[start:stop]
+            with np.errstate(over="ignore"):  # infinite, which the policy puts aside
+                values[rows] = _numbers(column, shape)
+        return values
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        if name not in self._schema.names:
+            msg = (
+                f"scores {str(self.path)!r} have no {name!r}; they have "
+                f"{', '.join(sorted(self.outputs)) or 'no outputs'}"
+            )
+            raise ConfigError(msg)
+        kind = self._schema.field(name).type
+        if pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type):
+            return (kind.list_size,)
+        if not _is_number(kind):
+            msg = (
+                f"scores {str(self.path)!r}: {name!r} is {kind}; expected numbers or "
+                "fixed-size lists of numbers"
+            )
+            raise ConfigError(msg)
+        return ()
+
+    def _room(
+        self, output: str, names: Sequence[str], scratch: Path | None
+    ) -> Path | None:
+        """Returns where rows go: into memory (None) if they fit, or into a folder."""
+        shapes = [self._shape(name) for name in names]
+        num_bytes = sum(4 * self.num_examples * math.prod(shape) for shape in shapes)
+        free = free_memory()
+        if not any(shapes) or free is None or num_bytes * _COPIES <= free:
+            return None
+        if scratch is None:
+            msg = (
+                f"scores {str(self.path)!r}: {output!r} of {self.num_examples:,} "
+                f"examples takes {num_bytes:,} bytes, and as much again while a policy "
+                f"works on it; {free:,} bytes of memory are free. Select in "
+                "super-batches (super_batch_size), of which one at a time is in memory"
+            )
+            raise ConfigError(msg)
+        return scratch
+
+    def _chunks(self, name: str) -> Iterator[tuple[int, pa.Array]]:
+        """Yields parts of a column, and where each starts."""
+        start = 0
+        for file, num_rows in self._files:
+            at = start
+            for chunk in self._table(file, [name]).column(name).chunks:
+                yield at, chunk
+                at += len(chunk)
+            start += num_rows
+
+    def _table(self, file: Path, columns: Sequence[str]) -> pa.Table:
+        try:
+            with pq.ParquetFile(file) as reader:
+                return reader.read(columns=list(columns))
+        except (OSError, pa.ArrowException) as error:
+            raise _unreadable(self.path, file, error) from error
+
+    def _constant(self, name: str, above: float) -> float:
+        """Returns the one value of a column."""
+        found: set[float] = set()
+        for _, column in self._chunks(name):
+            found.update(np.unique(_numbers(column, ())).tolist())
+        if len(found) != 1 or not above < min(found) < math.inf:
+            msg = (
+                f"scores {str(self.path)!r}: {name!r} has {len(found)} values; "
+                f"expected the model's own, one finite number above {above} in every "
+                "row"
+            )
+            raise ConfigError(msg)
+        return found.pop()
+
+
+def _find(path: Path) -> list[Path]:
+    if not path.exists():
+        msg = f"no scores at {str(path)!r}: no such file or folder"
+        raise ConfigError(msg)
+    if not path.is_dir():
+        return [path]
+    files = sorted(
+        file for file in path.glob("*.parquet") if not file.name.startswith((".", "_"))
+    )
+    if not files:
+        msg = (
+            f"no scores in {str(path)!r}: no files that end in .parquet. 'curator "
+            "score' writes such a folder"
+        )
+        raise ConfigError(msg)
+    return files
+
+
+def _footer(path: Path, file: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, file, error) from error
+
+
+def _unreadable(path: Path, file: Path, error: Exception) -> Exception:
+    where = f"scores {str(path)!r}: {file.name!r}"
+    if isinstance(error, OSError) and error.errno:
+        return StorageError(f"{where} cannot be read: {error.strerror or error}")
+    return ConfigError(f"{where} is not a whole Parquet file: {error}")
+
+
+def _manifest(
+    path: Path, footers: list[pq.FileMetaData], num_rows: int
+) -> dict[str, Any] | None:
+    """Returns what all files say they are of; None where they say nothing."""
+    found = {_metadata(footer).get(ScoreTable.MANIFEST_KEY) for footer in footers}
+    if len(found) > 1:
+        msg = (
+            f"scores {str(path)!r} has files of different runs of scoring; expected "
+            "those of one: take the others out"
+        )
+        raise ConfigError(msg)
+    (text,) = found
+    if text is None:
+        return None
+    manifest = json.loads(text)
+    if num_rows != manifest["num_examples"]:
+        msg = (
+            f"scores {str(path)!r} are of {num_rows} of {manifest['num_examples']} "
+            "examples: scoring is not finished. Run the same 'curator score' again, "
+            "which continues"
+        )
+        raise ConfigError(msg)
+    return manifest
+
+
+def _metadata(footer: pq.FileMetaData) -> dict[bytes, bytes]:
+    return footer.metadata or {}
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    names = schema.names
+    is_id = _ID in names and pa.types.is_integer(schema.field(_ID).type)
+    if not is_id or len(set(names)) < len(names):
+        msg = (
+            f"scores {str(path)!r} have the columns {', '.join(names) or 'none'}; "
+            f"expected {_ID!r}, integers, and outputs, each once"
+        )
+        raise ConfigError(msg)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _numbers(column: pa.Array, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns values, NaN for nulls, of shape (rows, *shape)."""
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    values = column.drop_null()
+    if shape:
+        values = values.flatten()
+    numbers = values.to_numpy(zero_copy_only=False).reshape(-1, *shape)
+    if len(numbers) == len(column):
+        return numbers
+    filled = np.full((len(column), *shape), math.nan, np.float32)
+    filled[present] = numbers
+    return filled
+
+
+def _normalise(rows: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
+    """Makes rows of length one in place, NaN where there is no such row."""
+    block = max(1, (1 << 22) // max(rows.shape[1], 1))
+    for start in range(0, len(rows), block):
+        part = rows[start : start + block]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            norms = np.linalg.norm(part, axis=1, keepdims=True)
+            part /= norms
+        part[~np.isfinite(norms[:, 0])] = math.nan  # infinite ones would come out as 0
+    return rows

@@ -1,0 +1,195 @@
+"""The command: what it prints, and what a wrong call gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from subsets import outputs_of, write_pool, write_scores
+
+from curator.cli.__main__ import main
+from curator.offline import read_subset
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Path:
+    return write_scores(tmp_path / "scores", outputs_of(0))
+
+
+def call(scores: Path, *options: str) -> list[str]:
+    out = scores.parent / "subset.parquet"
+    return ["select", str(scores), "--out", str(out), *options]
+
+
+LOSS = ("--policy", "topk", "-o", "score=loss")
+
+
+def test_it_says_how_the_subset_differs(
+    scores: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(call(scores, *LOSS, "--fraction", "0.1")) == 0
+
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines[0].startswith(
+        "selected 20 of 200 examples by TopK(score='loss', loss='scalar') in "
+    )
+    assert lines[1] == "  2 have a feature that is not finite, and were put aside"
+    assert "mean         5%        50%        95%" in out
+    (start,) = [i for i, line in enumerate(lines) if line.startswith("loss ")]
+    whole, subset = (float(line.split()[-1]) for line in lines[start : start + 2])
+    assert subset > whole
+    assert len(read_subset(scores.parent / "subset.parquet").ids) == 20
+
+
+def test_json_is_one_object(scores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(call(scores, "--where", "loss > 2", "--json")) == 0
+
+    found = json.loads(capsys.readouterr().out)
+    assert found["num_selected"] == found["num_candidates"] < 200
+    assert found["policy"] is found["rows"] is None
+    names = [number["name"] for number in found["difference"]["numbers"]]
+    assert names == ["entropy", "grad_norm", "loss", "nuclear_norm", "num_tokens"]
+    assert len(found["difference"]["numbers"][2]["whole_counts"]) == 40
+
+
+def test_a_pool_adds_its_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, fingerprint = write_pool(tmp_path)
+    scores = write_scores(tmp_path / "scores", outputs_of(0), pool=fingerprint)
+    rows = tmp_path / "rows.arrow"
+
+    status = main(
+        call(
+            scores,
+            *("--policy", "domain_quota", "-o", "quotas={web = 1, code = 3}"),
+            *("--num-selected", "40", "--config", str(config), "--pool", "p"),
+            *("--rows", str(rows), "--compare", "domain, text, label"),
+        )
+    )
+
+    out = capsys.readouterr().out
+    assert status == 0
+    assert f"  their rows: {rows}\n" in out
+    assert "\n  web " in out
+    assert " 25.00%\n" in out
+    assert " 75.00%\n" in out
+    assert "\n  190 more " in out
+    assert rows.exists()
+
+
+def test_two_models_are_named(scores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_scores(scores.with_name("other"), outputs_of(1))
+    out = scores.parent / "subset.parquet"
+
+    status = main(
+        [
+            *("select", "--learner", str(scores), "--reference", str(other)),
+            *("--policy", "softmax", "-o", "beta=0.5", "--seed", "3"),
+            *("--num-selected", "30", "--super-batch-size", "50", "--out", str(out)),
+        ]
+    )
+
+    assert status == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = {line.split()[0] for line in lines if " whole " in f"{line} "}
+    assert {"learner.loss", "reference.loss", "learnability"} <= names
+    assert read_subset(out).metadata["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--policy", "tokp", "--num-selected", "3"),
+            "policy.name: unknown policy 'tokp' (did you mean 'topk'?). Known: ",
+        ),
+        (
+            (*LOSS, "-o", "temprature=3", "--num-selected", "3"),
+            "unknown key 'policy.temprature'",
+        ),
+        (
+            ("--policy", "softmax", "-o", "beta=hot", "--num-selected", "3"),
+            "policy.beta: expected a valid number; got 'hot'",
+        ),
+        (
+            ("--policy", "topk", "-o", "score=los", "--num-selected", "3"),
+            "policy.score: expected ",
+        ),
+        (
+            (*LOSS, "-o", "score=entropy", "--num-selected", "3"),
+            "option 'score' is given more than once",
+        ),
+        ((*LOSS, "-o", "name=x", "--fraction", "1"), "option 'name': --policy says it"),
+        (("-o", "score=loss"), "option 'score': of a policy; name one with --policy"),
+        ((*LOSS,), "num_selected: a policy needs it, or a fraction, or a threshold"),
+        (
+            (*LOSS, "--num-selected", "3", "--pool", "p"),
+            "pool: --config and --pool go together",
+        ),
+        (
+            (*LOSS, "--num-selected", "300"),
+            "num_selected=300 is above the 200 examples",
+        ),
+        (
+            ("--policy", "topk", "--num-selected", "3"),
+            "give the scores of each, as learner and reference (--learner SCORES --ref",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_line_on_stderr(
+    scores: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    assert main(call(scores, *options)) == 1
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("curator: ")
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--num-selected", "0"), "--num-selected: at least 1; got 0"),
+        (("--fraction", "a tenth"), "--fraction: expected a number such as 0.1 or 1/3"),
+        (("--fraction", "1/0"), "--fraction: expected a number such as 0.1 or 1/3"),
+        (("--fraction", "0.1", "--threshold", "3"), "not allowed with argument"),
+        (("-o", "score"), "expected KEY=VALUE; got 'score'"),
+        (("--threshold", "high"), "--threshold: invalid float value"),
+    ],
+)
+def test_a_wrong_call_exits_with_2(
+    scores: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(call(scores, *LOSS, *options))
+
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_help_has_an_example_and_needs_no_arrow() -> None:
+    code = (
+        "import sys; from curator.cli.__main__ import main\n"
+        "try: main(['select', '--help'])\n"
+        "except SystemExit: print('pyarrow' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert "curator select scores --policy topk" in found.stdout
+    assert found.stdout.endswith("False\n")
