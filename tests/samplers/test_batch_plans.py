@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import builtins
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_worlds import unit
 
-import curator.samplers._batch_plans as module
-from curator.samplers import b3_plan, cluster_plan
+from curator.samplers import PartitionerName, b3_plan, cluster_plan
 from curator.samplers._batch_graph import (
     NegativeGraph,
     balance,
@@ -216,22 +215,18 @@ def test_cluster_batches_are_of_like_examples():
 
 def test_without_metis_auto_grows_and_metis_is_an_error(monkeypatch):
     queries, targets, _ = blocks(4, 8)
-    real = builtins.__import__
+    monkeypatch.setitem(sys.modules, "pymetis", None)
 
-    def missing(name: str, *args: object, **kwargs: object) -> object:
-        if name == "pymetis":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    arguments = {"batch_size": 8, "cluster_size": 8, "skip": 0, "window": 7}
+    def plan(partitioner: PartitionerName):
+        return b3_plan(
+            queries, targets, batch_size=8, cluster_size=8, skip=0, window=7,
+            partitioner=partitioner,
+        )  # fmt: skip
 
     assert metis() is None
-    auto = module.b3_plan(queries, targets, **arguments)
-    grown = module.b3_plan(queries, targets, **arguments, partitioner="numpy")
-    np.testing.assert_array_equal(auto.batches, grown.batches)
+    np.testing.assert_array_equal(plan("auto").batches, plan("numpy").batches)
     with pytest.raises(ValueError, match="needs the package pymetis"):
-        module.b3_plan(queries, targets, **arguments, partitioner="metis")
+        plan("metis")
 
 
 @pytest.mark.parametrize(
