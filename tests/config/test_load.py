@@ -136,7 +136,7 @@ def test_a_session_survives_its_table(extra):
         (on_ray(start_seconds=math.inf), r"ray.start_seconds: above 0; got inf"),
         (on_ray(resources={"tpu": 0}), r"ray.resources.tpu: above 0; got 0"),
         ({"server": []}, r"server: expected a table; got \[\]"),
-        ({"pools": {"p": {"format": "csv"}}}, r"pools.p.format: .*'parquet'.*'csv'"),
+        ({"pools": {"p": {"format": "xlsx"}}}, r"pools.p.format: .*'parquet'.*'xlsx'"),
         ({"pools": {"p": {"format": "arrow"}}}, r"pools.p.path: .* needs one"),
         (
             {"pools": {"p": {"format": "virtual"}}},
