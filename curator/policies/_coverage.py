@@ -262,5 +262,5 @@ def _sums_above_columns(
 ) -> Float32[np.ndarray, " n"]:
     """Returns the sum over each column of what is above the coverage of the rows."""
     above = similarities - (current + _ROUNDING)[:, None]
-    np.maximum(above, np.zeros(above.shape[1], np.float32), out=above)
+    np.maximum(above, np.zeros_like(similarities[0]), out=above)
     return np.ones(len(current), np.float32) @ above

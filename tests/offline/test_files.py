@@ -13,6 +13,9 @@ MANIFEST = Manifest(
     model_fingerprint="m",
     model={"kind": "classifier", "args": {"seed": 1}},
     outputs=["loss"],
+    columns=[],
+    where=None,
+    pool_num_examples=130,
     num_examples=130,
     shard_size=64,
     versions={"batch-curator": "1"},
@@ -61,9 +64,9 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_shards_cover_every_example_once() -> None:
-    ids = [i for n in range(MANIFEST.num_shards) for i in MANIFEST.ids(n).tolist()]
+    spans = [range(*MANIFEST.span(n)) for n in range(MANIFEST.num_shards)]
 
-    assert ids == list(range(130))
+    assert [i for span in spans for i in span] == list(range(130))
     assert [MANIFEST.size(n) for n in range(MANIFEST.num_shards)] == [64, 64, 2]
 
 

@@ -95,10 +95,11 @@ def test_power_of_one_is_less_extreme_than_two():
 
 def test_only_the_loss_nearest_to_the_centre_is_read():
     rows = np.array([[0.0], [1.0], [2.0]], np.float32)
-    fields = {"metric": "euclidean", "num_clusters": 1, "distance_share": 0.0}
 
-    plain = select(rows, np.array([1.0, 1.0, 1.0]), 2, **fields)
-    other = select(rows, np.array([9.0, 1.0, 100.0]), 2, **fields)
+    plain, other = (
+        select(rows, losses, 2, metric="euclidean", num_clusters=1, distance_share=0.0)
+        for losses in (np.array([1.0, 1.0, 1.0]), np.array([9.0, 1.0, 100.0]))
+    )
 
     np.testing.assert_array_equal(plain.indices, other.indices)
     np.testing.assert_allclose(scores_of(plain), scores_of(other))
