@@ -44,7 +44,7 @@ Record = dict[str, object]
 NUM_EXAMPLES = 192
 NUM_STEPS = 48
 BATCH, SUPER_BATCH = 8, 24
-_FOLDER = Path(__file__).parent
+_ROOT = Path(__file__).parents[1]
 
 # What each model's weights are called, and their shapes; see crash_models.
 WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -64,13 +64,16 @@ WEIGHTS: dict[str, dict[str, tuple[int, ...]]] = {
 }
 _MODELS: dict[str, dict[str, object]] = {
     "classifier": {
-        "factory": "crash_models:classifier",
+        "factory": "benchmarks.crash_models:classifier",
         "columns": ["x"],
         "label": "label",
     },
-    "two_tower": {"factory": "crash_models:two_tower", "columns": ["x", "y"]},
+    "two_tower": {
+        "factory": "benchmarks.crash_models:two_tower",
+        "columns": ["x", "y"],
+    },
     "causal_lm": {
-        "factory": "crash_models:language_model",
+        "factory": "benchmarks.crash_models:language_model",
         "columns": ["tokens"],
         "tokens": "tokens",
     },
@@ -160,6 +163,12 @@ _SAMPLER_FIELDS: dict[str, dict[str, object]] = {"rs2": {"ratio": 0.5}}
 # These take no score below 0, and a reference's alone is.
 _NON_NEGATIVE = frozenset({"importance", "power"})
 _LEARNERS = {"joint": "two_tower", "uds": "causal_lm"}
+# These go by embeddings.
+_COVERAGE = frozenset(
+    {"dedup", "facility_location", "kcenter", "logdet", "sensitivity"}
+)
+# These read losses, and have no score to choose.
+_OF_LOSSES = frozenset({"ccs", "color"})
 
 
 def _session(**keys: object) -> dict[str, object]:
@@ -189,8 +198,11 @@ def _worlds() -> Iterator[World]:
     )
     by = {"super_batch_size": SUPER_BATCH}
     for name in POLICIES:
+        if name in _COVERAGE:
+            yield from _coverage_worlds(name)
+            continue
         # Of ids and columns alone, or of a reference's losses in a table.
-        if name not in {*_NON_NEGATIVE, "uds", "uniform"}:
+        if name not in {*_NON_NEGATIVE, *_OF_LOSSES, "uds", "uniform"}:
             policy = _policy(name, score="easy_reference")
             table = _session(policy=policy, reference="table", **by)
             yield World(f"{name}, table", table, reference="table")
@@ -205,8 +217,9 @@ def _worlds() -> Iterator[World]:
             policy["score"] = "hard_learner"
         elif "score" in fields and name != "importance":
             policy["score"] = "loss"
-        trainer = _session(policy=policy, features="trainer", **by)
-        yield World(f"{name}, trainer", trainer)
+        other = {"reference": "table"} if name == "color" else {}
+        trainer = _session(policy=policy, features="trainer", **other, **by)
+        yield World(f"{name}, trainer", trainer, **other)
         if name == "joint" or ("score" in fields and name not in _NON_NEGATIVE):
             policy = {**policy, "score": "learnability"}
         learner = _LEARNERS.get(name, "classifier")
@@ -218,6 +231,18 @@ def _worlds() -> Iterator[World]:
     models = {"learner": "classifier", "reference": "fixed_classifier"}
     both = _session(sampler=sampler, policy=policy, **models, **by)
     yield World("topk, two models", both, learner="classifier", reference="classifier")
+
+
+def _coverage_worlds(name: str) -> Iterator[World]:
+    """Yields the worlds of a policy that reads the learner's embeddings."""
+    policy: dict[str, object] = {"name": name, "embeddings": "learner.embeddings"}
+    if name == "sensitivity":
+        policy["loss"] = "reference.loss"
+    session = _session(policy=policy, super_batch_size=SUPER_BATCH, reference="table")
+    trainer = {**session, "features": "trainer"}
+    yield World(f"{name}, trainer", trainer, reference="table")
+    server = {**session, "learner": "two_tower", "max_ahead": 1, "publish_every": 2}
+    yield World(f"{name}, server", server, learner="two_tower", reference="table")
 
 
 WORLDS: dict[str, World] = {world.name: world for world in _worlds()}
@@ -283,7 +308,7 @@ def write_world(world: World, data: Path, folder: Path) -> Path:
         "server": {
             "listen": "127.0.0.1:0",
             "state_dir": "state",
-            "python_path": [_FOLDER],
+            "python_path": [_ROOT],
         },
         "pools.pool": {"format": "arrow", "path": data / "pool.arrow"},
         **{f"models.{name}": model for name, model in models.items()},
