@@ -133,6 +133,8 @@ def _summary(ledger: Ledger, name: str, folder: Path) -> dict[str, Any]:
         "spec": session_to_table(_spec(ledger)),
         "pool_fingerprint": known["pool"],
         "num_examples": _num_examples(known),
+        "forked_from": known.get("forked_from"),
+        "forked_at": int(known["forked_at"]) if "forked_at" in known else None,
         "first_step": ledger.first_step(),
         "num_defined": ledger.num_defined(),
         "next_step": ledger.next_step(),
@@ -167,6 +169,8 @@ def _summary_lines(result: Mapping[str, Any]) -> Iterator[str]:
     count = result["num_examples"]
     of = "of unknown size" if count is None else f"of {count:,} examples"
     yield f"pool       {of}, fingerprint {result['pool_fingerprint'][:16]}"
+    if result["forked_from"] is not None:
+        yield f"fork       of {result['forked_from']} at step {result['forked_at']:,}"
     kept = f"{first:,} to {stop - 1:,}" if stop else "none"
     yield f"steps      {stop:,} defined, {result['next_step']:,} closed; kept: {kept}"
     skipped = result["skipped"]

@@ -77,6 +77,15 @@ def test_the_summary_as_json_is_the_same(scored, capsys):
     assert found["num_bytes"]["snapshots"] > 0
 
 
+def test_the_summary_says_what_a_session_was_forked_from(tmp_path, capsys):
+    with served(worlds.config(tmp_path, s=IDS_ONLY)) as service:
+        worlds.train(service.open("s"), 3)
+        service.fork("s", "b", step=2)
+
+    assert "fork       of s at step 2" in ask(capsys, tmp_path, "b")
+    assert "fork " not in ask(capsys, tmp_path, "s")
+
+
 def test_it_answers_while_a_server_runs_and_names_skips(tmp_path, capsys):
     with served(worlds.config(tmp_path, s=IDS_ONLY)) as service:
         session = service.open("s")
