@@ -36,6 +36,7 @@ from curator.engine._steps import READY_STEPS
 from curator.errors import UnavailableError
 from curator.ledger import Ledger, StepRecord
 from curator.ledger import Report as StepReport
+from curator.ledger._rows import report_to_row
 from curator.samplers import Run
 from curator.types import SuperBatch
 
@@ -112,11 +113,14 @@ def make_ledger(folder: Path, num_steps: int) -> Path:
     for block in range(start, num_steps, 10_000):
         ledger.append(*records(block, min(block + 10_000, num_steps), BATCH_SIZE))
     ledger.close()
-    losses = np.linspace(0, 1, BATCH_SIZE).astype("<f4").tobytes()
+    losses = np.linspace(0, 1, BATCH_SIZE).astype(np.float32)
     with sqlite3.connect(path) as db:
         db.executemany(
-            "INSERT INTO reports VALUES (?, 0, ?, ?)",
-            ((step, BATCH_SIZE, losses) for step in range(num_steps)),
+            "INSERT INTO reports VALUES (?, ?, ?, ?, ?)",
+            (
+                report_to_row(StepReport(step, 0, BATCH_SIZE, losses))
+                for step in range(num_steps)
+            ),
         )
         db.execute(
             "INSERT OR REPLACE INTO meta VALUES ('next_step', ?)", (str(num_steps),)
