@@ -11,6 +11,8 @@ __all__ = ["prepare"]
 
 FORMAT_VERSION = 4
 
+_CACHE_KB = 512
+
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE steps (
@@ -70,6 +72,9 @@ def prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        # What it reads is mostly what it has just written. SQLite's default, two
+        # megabytes, would be filled over thousands of steps, for each session.
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KB}")
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version == FORMAT_VERSION:
         return
