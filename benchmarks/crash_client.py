@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import curator
-from benchmarks.crash_worlds import WORLDS, Record, record, steps
+from benchmarks.crash_stream import Record, record, steps
+from benchmarks.crash_worlds import WORLDS
 
 __all__ = ["main", "received"]
 

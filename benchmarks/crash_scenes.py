@@ -14,16 +14,8 @@ import curator
 from benchmarks.crash_client import received
 from benchmarks.crash_process import Client, Death, Kill, Server
 from benchmarks.crash_server import FAILPOINTS
-from benchmarks.crash_worlds import (
-    NUM_STEPS,
-    Record,
-    World,
-    merged,
-    record,
-    steps,
-    uninterrupted,
-    write_world,
-)
+from benchmarks.crash_stream import Record, merged, record, steps, uninterrupted
+from benchmarks.crash_worlds import NUM_STEPS, World, write_world
 
 __all__ = [
     "Outcome",

@@ -13,12 +13,8 @@ from benchmarks.crash_scenes import (
     play,
     train,
 )
-from benchmarks.crash_worlds import (
-    WORLDS,
-    uninterrupted,
-    write_pool,
-    write_world,
-)
+from benchmarks.crash_stream import uninterrupted
+from benchmarks.crash_worlds import WORLDS, write_pool, write_world
 from curator.policies import POLICIES
 from curator.samplers import SAMPLERS
 
