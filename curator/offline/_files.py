@@ -73,10 +73,7 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
         with contextlib.suppress(OSError):
             part.unlink()
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            msg = (
-                f"no space left to write {str(path)!r}: free some and run it again, "
-                "which continues"
-            )
+            msg = f"no space left to write {str(path)!r}: free some and run it again"
         else:
             msg = f"cannot write {str(path)!r}: {error.strerror or error}"
         raise StorageError(msg) from error
