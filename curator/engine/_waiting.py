@@ -21,11 +21,10 @@ class Waiting:
         self.last = -1
 
     def add(self, step: int) -> concurrent.futures.Future[StepRecord]:
-        """Returns a new future of a step."""
-        # Marked as running, a future cannot be cancelled by a client that went away,
-        # so setting its result never fails.
+        """Returns a new future of a step; forgets those that were cancelled."""
         future = concurrent.futures.Future[StepRecord]()
-        self._futures.setdefault(step, []).append(future)
+        waiting = [f for f in self._futures.get(step, []) if not f.cancelled()]
+        self._futures[step] = [*waiting, future]
         self.last = max(self.last, step)
         return future
 
@@ -44,4 +43,6 @@ class Waiting:
         self, futures: list[concurrent.futures.Future[StepRecord]]
     ) -> list[concurrent.futures.Future[StepRecord]]:
         """Returns those that nobody has cancelled, and can no longer cancel."""
+        # Marked as running, a future cannot be cancelled by a client that went away,
+        # so setting its result never fails.
         return [f for f in futures if f.set_running_or_notify_cancel()]

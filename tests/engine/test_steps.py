@@ -1,7 +1,9 @@
 """Who waits for steps to be defined hears of it."""
 
 import contextlib
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -42,3 +44,19 @@ def test_whoever_waits_for_the_number_of_steps_wakes_when_one_is_added(ledger):
     thread.join(timeout=60)
 
     assert not thread.is_alive()
+
+
+def test_a_step_asked_for_and_given_up_many_times_keeps_nothing(ledger):
+    steps = DefinedSteps("s", ledger, threading.Condition())
+    given_up = []
+    for _ in range(100):
+        future = steps.future(0)
+        future.cancel()
+        given_up.append(weakref.ref(future))
+    del future
+    kept = steps.future(0)
+    gc.collect()
+
+    assert not any(future() for future in given_up)
+    steps.add(record(0))
+    assert kept.result(timeout=60).step == 0
