@@ -65,6 +65,19 @@ PAIRS = (
     "service_random",
     "uniform_joint_cost",
 )
+# The smallest that say what wrong labels and rare classes do to each kind of arm.
+FEW = (
+    "full",
+    "infobatch",
+    "random_equal",
+    "rs2",
+    "static_random",
+    "uniform",
+    "rho",
+    "rho_charged",
+    "selective_backprop",
+    "placebo",
+)
 LANGUAGE = (
     "uniform",
     "scored_random",
@@ -74,26 +87,27 @@ LANGUAGE = (
     *(
         f"{arm}{at}"
         for at in ("", "_tokens", "_charged")
-        for arm in ("max_loss", "uds", "uds_greedy", "uds_normalised")
+        for arm in ("max_loss", "uds")
     ),
-    "uds_no_diversity",
-    "uds_no_diversity_tokens",
+    *(
+        f"uds_{variant}{at}"
+        for variant in ("greedy", "normalised", "no_diversity")
+        for at in ("", "_tokens")
+    ),
 )
+FEW_LANGUAGE = ("uniform", "max_loss", "uds", "uds_lengths")
 ALL = (*PRUNED, *TENTH, *SCORED, *MORE)
 
 FULL: dict[str, tuple[Task, tuple[str, ...]]] = {
     "mixture": (mixture(), ALL),
     "mixture-noise": (mixture(0.1), ALL),
     "fashion": (fashion(), ALL),
-    "fashion-noise": (fashion("noise"), ALL),
-    "fashion-rare": (fashion("rare"), (*PRUNED, *TENTH, *SCORED)),
+    "fashion-noise": (fashion("noise"), FEW),
+    "fashion-rare": (fashion("rare"), FEW),
     "emoji": (emoji(), PAIRS),
     "instructions": (instructions(), LANGUAGE),
-    "instructions-repeats": (instructions("repeats"), LANGUAGE),
-    "instructions-noise": (
-        instructions("noise"),
-        ("uniform", "max_loss", "uds", "uds_lengths"),
-    ),
+    "instructions-repeats": (instructions("repeats"), FEW_LANGUAGE),
+    "instructions-noise": (instructions("noise"), FEW_LANGUAGE),
 }
 SMOLLM2: dict[str, tuple[Task, tuple[str, ...]]] = {
     "smollm2": (smollm2(), SMOLLM2_ARMS)
