@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -137,6 +138,24 @@ class Failing(Classifier):
 
 def failing() -> nn.Module:
     return Failing()
+
+
+class AtHome(Classifier):
+    """Runs in the thread that built it, and in no other."""
+
+    def __init__(self) -> None:
+        super().__init__(16, None)
+        self.thread = threading.get_ident()
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if threading.get_ident() != self.thread:
+            message = "another thread"
+            raise ValueError(message)
+        return super().forward(batch)
+
+
+def at_home() -> nn.Module:
+    return AtHome()
 
 
 def towers_with_nan() -> nn.Module:

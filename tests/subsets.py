@@ -74,8 +74,8 @@ def write_scores(
     )
     for shard in range(manifest.num_shards):
         start, stop = manifest.span(shard)
-        blocks = table.slice(start, stop - start).combine_chunks().to_batches()
-        write_shard(shard_path(folder, shard), blocks, manifest, {})
+        (rows,) = table.slice(start, stop - start).combine_chunks().to_batches()
+        write_shard(shard_path(folder, shard), rows, manifest, {})
     return folder
 
 

@@ -223,9 +223,11 @@ class ModuleScorer:
         """
         if isinstance(values, list):
             return [*values, *[values[-1]] * (size - len(values))]
+        device = self._hosted.device
         dtype = self._hosted.dtype if values.is_floating_point() else values.dtype
-        shape = (size, *values.shape[1:])
-        padded = torch.empty(shape, dtype=dtype, device=self._hosted.device)
+        if len(values) == size:
+            return values.to(device, dtype, copy=True)
+        padded = torch.empty((size, *values.shape[1:]), dtype=dtype, device=device)
         padded[: len(values)].copy_(values)
         padded[len(values) :].copy_(values[-1:])
         return padded

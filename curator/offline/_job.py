@@ -11,8 +11,8 @@ from curator.errors import ConfigError
 
 __all__ = ["DEFAULT_SHARD_SIZE", "Progress", "ScoreEstimate", "ScoreJob", "ScoreReport"]
 
-# The most that a crash costs, and files of 64 KiB (losses) to 32 MiB (embeddings of
-# 256 numbers a side).
+# What a crash costs, or twice that while a file is written; files of 64 KiB (losses) to
+# 32 MiB (embeddings of 256 numbers a side).
 DEFAULT_SHARD_SIZE = 16_384
 # Far wider than all other outputs together, and of use to few.
 _LARGE = frozenset({"projection"})

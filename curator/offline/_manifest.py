@@ -15,7 +15,8 @@ from curator.offline._files import replacing
 
 __all__ = ["Manifest", "agree", "code_versions"]
 
-_FORMAT = 2  # 1 had no columns, no condition and no digest of the weights
+# 1 had no columns, no condition and no digest of the weights; 2 had plain ids.
+_FORMAT = 3
 # Tools that read a folder of Parquet skip names that start so.
 _NAME = "_manifest.json"
 _MAX_SHOWN = 40

@@ -20,15 +20,17 @@ from curator.offline._job import Progress, ScoreEstimate, ScoreJob, ScoreReport
 from curator.offline._manifest import Manifest, agree, code_versions
 from curator.offline._shards import (
     Block,
-    joined,
+    ShardWriter,
     not_finite_of,
     shard_path,
     to_rows,
-    write_shard,
 )
 from curator.offline._source import Source, open_source
 
 __all__ = ["estimate", "score"]
+
+# Blocks that an estimate is made from, at least.
+_LEAST_TRIED = 2
 
 
 def score(
@@ -104,7 +106,7 @@ def estimate(config: Config, job: ScoreJob) -> ScoreEstimate:
         futures = [
             # Other examples than before, as far as there are others.
             source.submit(examples.at((np.arange(size) + i * size) % num_examples))
-            for i in range(1, source.num_in_flight + 1)
+            for i in range(1, max(_LEAST_TRIED, source.num_in_flight) + 1)
         ]
         results = [future.result() for future in futures]
         scale = num_examples / (size * len(results))
@@ -130,7 +132,7 @@ def _fill(
     """Writes the shards that are missing."""
     missing, not_finite = _existing(job.out, manifest)
     num_ready = manifest.num_examples - sum(map(manifest.size, missing))
-    num_scored = num_bytes = 0
+    num_scored = 0
     device_seconds = 0.0
     started = time.perf_counter()
     size = source.block_size
@@ -138,34 +140,34 @@ def _fill(
         ids for shard in missing for ids in examples.blocks(*manifest.span(shard), size)
     )
     results = _scored(source, every)
-    for shard in missing:
-        blocks: list[Block] = []
-        num_in_shard = 0
-        blocks_of_ids = examples.blocks(*manifest.span(shard), size)
-        for ids, result in zip(blocks_of_ids, results, strict=False):
-            blocks.append(Block(ids, result.features, source.copied(ids)))
-            num_in_shard += len(ids)
-            device_seconds += result.seconds
-            on_progress(
-                Progress(
-                    num_examples=manifest.num_examples,
-                    num_ready=num_ready,
-                    num_scored=num_scored + num_in_shard,
-                    seconds=time.perf_counter() - started,
+    with ShardWriter(job.out, manifest) as writer:
+        for shard in missing:
+            blocks: list[Block] = []
+            blocks_of_ids = examples.blocks(*manifest.span(shard), size)
+            for ids, result in zip(blocks_of_ids, results, strict=False):
+                blocks.append(Block(ids, result.features, source.copied(ids)))
+                num_scored += len(ids)
+                device_seconds += result.seconds
+                writer.check()
+                on_progress(
+                    Progress(
+                        num_examples=manifest.num_examples,
+                        num_ready=num_ready,
+                        num_scored=num_scored,
+                        seconds=time.perf_counter() - started,
+                    )
                 )
-            )
-        rows, counts = to_rows(joined(blocks), manifest.outputs)
-        num_bytes += write_shard(shard_path(job.out, shard), [rows], manifest, counts)
-        num_scored += num_in_shard
-        not_finite.update(counts)
-        if should_stop():
-            break
+            writer.begin(shard, blocks)
+            if should_stop():
+                break
+        writer.wait()
+    not_finite.update(writer.not_finite)
     return ScoreReport(
         num_examples=manifest.num_examples,
         num_ready=num_ready,
         num_scored=num_scored,
         num_shards=manifest.num_shards,
-        num_bytes=num_bytes,
+        num_bytes=writer.num_bytes,
         outputs=manifest.outputs,
         not_finite={name: not_finite[name] for name in manifest.outputs},
         seconds=time.perf_counter() - started,

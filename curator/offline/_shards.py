@@ -5,9 +5,11 @@ Shapes: ``n`` examples of a block.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -22,7 +24,14 @@ from curator.offline._files import replacing
 from curator.offline._manifest import Manifest
 from curator.types import Feature, Features, PairEmbeddings
 
-__all__ = ["Block", "joined", "not_finite_of", "shard_path", "to_rows", "write_shard"]
+__all__ = [
+    "Block",
+    "ShardWriter",
+    "not_finite_of",
+    "shard_path",
+    "to_rows",
+    "write_shard",
+]
 
 _NOT_FINITE = b"curator.not_finite"
 
@@ -47,17 +56,65 @@ class Block:
     copied: pa.RecordBatch | None = None
 
 
-def joined(blocks: Sequence[Block]) -> Block:
-    """Returns blocks as one: a shard's are turned into columns at once."""
-    parts = [block.copied for block in blocks if block.copied is not None]
-    return Block(
-        np.concatenate([block.ids for block in blocks]),
-        {
-            name: _joined([block.features[name] for block in blocks])
-            for name in blocks[0].features
-        },
-        pa.concat_batches(parts) if parts else None,
-    )
+class ShardWriter:
+    """Writes the file of one shard while the examples of the next are scored.
+
+    Only one is under way, so that files appear in order and memory is that of two.
+    Leaving the context waits for it, whatever the reason.
+
+    Attributes:
+        num_bytes: Of the files that have been waited for.
+        not_finite: How many of their examples each output is not finite for.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.num_bytes = 0
+        self.not_finite = collections.Counter[str]()
+        self._folder = folder
+        self._manifest = manifest
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="curator-shards")
+        self._writing: Future[tuple[int, dict[str, int]]] | None = None
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+
+    def begin(self, shard: int, blocks: Sequence[Block]) -> None:
+        """Begins to write a shard when the one before it is on the disk.
+
+        Raises:
+            StorageError: That one could not be written.
+        """
+        self.wait()
+        self._writing = self._thread.submit(self._write, shard, blocks)
+
+    def check(self) -> None:
+        """Tells early of a shard that could not be written; does not wait for it.
+
+        Raises:
+            StorageError: The disk is full or fails.
+        """
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Waits for the shard at hand, if there is one.
+
+        Raises:
+            StorageError: The disk is full or fails.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            num_bytes, not_finite = writing.result()
+            self.num_bytes += num_bytes
+            self.not_finite.update(not_finite)
+
+    def _write(self, shard: int, blocks: Sequence[Block]) -> tuple[int, dict[str, int]]:
+        rows, not_finite = to_rows(_one(blocks), self._manifest.outputs)
+        path = shard_path(self._folder, shard)
+        return write_shard(path, rows, self._manifest, not_finite), not_finite
 
 
 def to_rows(
@@ -81,34 +138,6 @@ def to_rows(
     return pa.record_batch(columns), not_finite
 
 
-def write_shard(
-    path: Path,
-    blocks: Sequence[pa.RecordBatch],
-    manifest: Manifest,
-    not_finite: Mapping[str, int],
-) -> int:
-    """Writes the file of a shard, whole or not at all; returns its bytes.
-
-    Raises:
-        StorageError: The disk is full or fails.
-    """
-    metadata = {
-        ScoreTable.MANIFEST_KEY: manifest.to_json(),
-        _NOT_FINITE: json.dumps(not_finite, sort_keys=True),
-    }
-    table = pa.Table.from_batches(blocks).replace_schema_metadata(metadata)
-    with replacing(path) as file:
-        # Dictionaries do not suit numbers that hardly ever repeat, but for constants.
-        repeating = [name for name in table.column_names if name.startswith("logit_")]
-        pq.write_table(
-            table,
-            file,
-            compression="zstd",
-            use_dictionary=[*repeating, *manifest.columns],
-        )
-        return file.tell()
-
-
 def not_finite_of(path: Path) -> dict[str, int] | None:
     """Returns what was counted when a shard was written; None where there is none.
 
@@ -124,6 +153,46 @@ def not_finite_of(path: Path) -> dict[str, int] | None:
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         msg = f"{str(path)!r} is damaged ({error}): delete it and run the command again"
         raise StorageError(msg) from error
+
+
+def _one(blocks: Sequence[Block]) -> Block:
+    """Returns blocks as one: a shard's are turned into columns at once."""
+    parts = [block.copied for block in blocks if block.copied is not None]
+    return Block(
+        np.concatenate([block.ids for block in blocks]),
+        {
+            name: _joined([block.features[name] for block in blocks])
+            for name in blocks[0].features
+        },
+        pa.concat_batches(parts) if parts else None,
+    )
+
+
+def write_shard(
+    path: Path, rows: pa.RecordBatch, manifest: Manifest, not_finite: Mapping[str, int]
+) -> int:
+    """Writes the file of a shard, whole or not at all; returns its bytes.
+
+    Raises:
+        StorageError: The disk is full or fails.
+    """
+    metadata = {
+        ScoreTable.MANIFEST_KEY: manifest.to_json(),
+        _NOT_FINITE: json.dumps(not_finite, sort_keys=True),
+    }
+    table = pa.Table.from_batches([rows]).replace_schema_metadata(metadata)
+    with replacing(path) as file:
+        # Dictionaries do not suit numbers that hardly ever repeat, but for constants.
+        repeating = [name for name in table.column_names if name.startswith("logit_")]
+        pq.write_table(
+            table,
+            file,
+            compression="zstd",
+            use_dictionary=[*repeating, *manifest.columns],
+            # Ids ascend by little: less to write than their bytes, and to compress.
+            column_encoding={"example_id": "DELTA_BINARY_PACKED"},
+        )
+        return file.tell()
 
 
 def _columns(name: str, feature: Feature, num_rows: int) -> dict[str, pa.Array]:

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from jaxtyping import Int64
 
 from curator.config import Config, ModelSpec, did_you_mean
 from curator.engine import Executor, Executors, ScoringRequest, ScoringResult
+from curator.engine._scoring_worker import ScoringWorker
 from curator.errors import ConfigError
 from curator.offline._job import ScoreJob
 from curator.offline._pools import open_configured_pool
@@ -24,8 +26,8 @@ __all__ = ["Source", "open_source"]
 
 # Names of columns of a table beside those of its outputs.
 _RESERVED = frozenset({"example_id", "queries", "targets", "logit_scale", "logit_bias"})
-# A model gets a pipeline of requests; more of them would only take memory.
-_LOCAL_IN_FLIGHT = 2
+# A cluster gets a pipeline of requests; more of them would only take memory.
+_LEAST_IN_FLIGHT = 2
 # Fewer requests than micro-batches, and still few rows of the pool in memory at once.
 _MICRO_BATCHES_PER_BLOCK = 4
 
@@ -41,7 +43,8 @@ class Source:
         columns: What is copied from the pool, sorted.
         where: Which examples are meant; None for all.
         fingerprint: Of the model.
-        num_in_flight: How many requests keep all of it busy.
+        num_in_flight: How many requests, beside the one that is waited for, keep all of
+            it busy.
     """
 
     pool: Pool
@@ -105,12 +108,14 @@ def open_source(config: Config, job: ScoreJob) -> Generator[Source]:
                 sys.path.insert(0, folder)
         with contextlib.closing(Executors(config)) as executors:
             scorer = executors.build(model)
-            executor = executors.make(
-                f"score-{job.model}", job.pool, pool, reference=(model, scorer)
-            )
-            num_in_flight = _LOCAL_IN_FLIGHT
             if config.server.executor == "ray":
-                num_in_flight = max(num_in_flight, config.ray.max_scorers)
+                executor = executors.make(
+                    f"score-{job.model}", job.pool, pool, reference=(model, scorer)
+                )
+                num_in_flight = max(_LEAST_IN_FLIGHT, config.ray.max_scorers)
+            else:
+                executor = _ThisThread(ScoringWorker(pool, reference=scorer))
+                num_in_flight = 0
             with contextlib.closing(executor):
                 yield Source(
                     pool=pool,
@@ -122,6 +127,35 @@ def open_source(config: Config, job: ScoreJob) -> Generator[Source]:
                     num_in_flight=num_in_flight,
                     _executor=executor,
                 )
+
+
+class _ThisThread:
+    """Scores in the thread that asks, at once; it is the one that built the model.
+
+    OpenMP keeps a team for every thread that has ever computed. With a second one it
+    takes the processors for oversubscribed, and no longer spins between two operations
+    of a model: each waits to be woken, and a small model feels that.
+    """
+
+    def __init__(self, worker: ScoringWorker) -> None:
+        self._worker = worker
+
+    def submit(self, request: ScoringRequest) -> Future[ScoringResult]:
+        """Returns the features of a request, or what went wrong, in the future."""
+        future = Future[ScoringResult]()
+        try:
+            scored = self._worker.score(request.ids, request.needs, request.snapshot)
+            future.set_result(ScoringResult(*scored))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def check_snapshot(self, path: Path) -> None:
+        """Checks that weights fit the learner, of which there is none."""
+        self._worker.check_snapshot(path)
+
+    def close(self) -> None:
+        """Has nothing to stop."""
 
 
 def _check_columns(

@@ -361,6 +361,19 @@ def test_a_full_disk_is_told_and_the_run_continues(
         assert contents(disk / "out") == contents(whole)
 
 
+def test_a_shard_that_cannot_be_written_ends_the_run_before_the_next_is_written(
+    config: Config, out: Path
+) -> None:
+    (out / ".part-00001.parquet.part").mkdir(parents=True)
+    seen: list[Progress] = []
+
+    with pytest.raises(StorageError, match=r"part-00001\.parquet': Is a directory"):
+        score(config, job(out), on_progress=seen.append)
+
+    assert shards(out) == ["part-00000.parquet"]
+    assert seen[-1].num_scored <= 3 * 64
+
+
 # --- another run's folder ---
 
 
@@ -498,10 +511,17 @@ class Counting:
         self._local.close()
 
 
-def test_only_a_few_blocks_are_under_way(config: Config, out: Path) -> None:
+@pytest.mark.parametrize(
+    ("num_in_flight", "expected"), [(3, [3] * 17 + [2, 1, 0]), (0, [0] * 20)]
+)
+def test_only_a_few_blocks_are_under_way(
+    config: Config, out: Path, num_in_flight: int, expected: list[int]
+) -> None:
     with open_source(config, job(out)) as opened:
         executor = Counting(opened)
-        source = dataclasses.replace(opened, _executor=executor, num_in_flight=3)
+        source = dataclasses.replace(
+            opened, _executor=executor, num_in_flight=num_in_flight
+        )
         blocks = (np.arange(i, i + 2) for i in range(20))
         ahead = [
             executor.num_submitted - taken
@@ -509,7 +529,13 @@ def test_only_a_few_blocks_are_under_way(config: Config, out: Path) -> None:
         ]
         executor.close()
 
-    assert ahead == [3] * 17 + [2, 1, 0]
+    assert ahead == expected
+
+
+def test_the_model_runs_in_the_thread_that_built_it(config: Config, out: Path) -> None:
+    at_home = changed(config, "classes", factory="scored:at_home")
+
+    assert score(at_home, job(out)).is_finished
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", None])
