@@ -7,7 +7,8 @@ cores; all else is real: actors in processes of their own, rows read from an Arr
 features back through the object store. Measured are:
 
 * super-batches of 4,096 candidates, three of them at once, two shards for each scorer:
-  the share of the scorers' time that they sleep;
+  the share of the scorers' time that they sleep; beside it, that of actors which do
+  nothing else, called by Ray with nothing of ours in between;
 * one of four scorers is killed: how long until another one in its place has scored,
   beyond what a process takes to start and load the same model without Ray;
 * a snapshot of 100 MB is published every five steps, of 150 ms each: how much longer
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks import ray_alone
 from benchmarks.ray_sleepers import build
 from benchmarks.report import Report, Target
 from curator import Config, ModelSpec, PoolSpec, RaySpec, ServerSpec, SessionSpec
@@ -235,6 +237,14 @@ def main() -> None:
             share = efficiency(folder, count)
             name = f"efficiency with {count} scorers"
             add(name, share, "", f">= {goal}", share >= goal)
+            alone = ray_alone.efficiency(count, SHARD_SECONDS, RATE_SECONDS)
+            rows.append(
+                {
+                    "measured": f"Ray alone, {count} actors that only sleep",
+                    "value": round(alone, 3),
+                    "unit": "",
+                }
+            )
         seconds, loading = recovery(folder)
         rows.append(
             {"measured": "loading alone", "value": round(loading, 3), "unit": "s"}
