@@ -12,7 +12,10 @@ __all__ = ["COMMAND", "completion"]
 
 _SHELLS = ("bash", "zsh", "fish")
 # What a metavar says that stands for a path, in whole or in part.
-_PATHS = ("SCORES", "LOSSES", "FILE", "FOLDER", "STATE_DIR", "SOURCE", "TARGET", ".")
+_PATHS = (
+    *("SCORES", "SUBSET", "LOSSES", "FILE", "FOLDER", "STATE_DIR", "SOURCE", "TARGET"),
+    ".",
+)
 
 
 def completion(arguments: argparse.Namespace) -> int:

@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.cli.command import Command, add_json, print_json
+from curator.cli.progress import pool_progress
 from curator.cli.state import find_state
 from curator.config import (
     Config,
@@ -292,7 +293,7 @@ def _dropped(
     from curator.engine import dropped
 
     spec = _spec(ledger)
-    with contextlib.closing(_pool(ledger, spec, folder, config)) as pool:
+    with pool_progress(), _pool(ledger, spec, config) as pool:
         left = dropped(spec, record, pool, ledger, folder / "plans")
     return {
         "step": record.step,
@@ -302,16 +303,17 @@ def _dropped(
     }
 
 
-def _pool(
-    ledger: Ledger, spec: SessionSpec, folder: Path, config: Config | None
-) -> Pool:
-    """Returns the pool, or ids alone where the sampler reads nothing else."""
-    from curator.pools import VirtualPool, open_pool
+@contextlib.contextmanager
+def _pool(ledger: Ledger, spec: SessionSpec, config: Config | None) -> Generator[Pool]:
+    """Opens the pool, or ids alone where the sampler reads nothing else."""
+    from curator.offline import open_configured_pool
+    from curator.pools import VirtualPool
 
     known = ledger.meta()
     count = _num_examples(known)
     if count is not None and not spec.sampler.columns:
-        return VirtualPool(count)
+        yield VirtualPool(count)
+        return
     if config is None:
         why = (
             "the ledger is of a version that did not record the size of the pool"
@@ -320,22 +322,11 @@ def _pool(
         )
         msg = f"{why}: give the server's CONFIG.toml, which says where the pool is"
         raise ConfigError(msg)
-    if spec.pool not in config.pools:
-        msg = f"no pool {spec.pool!r}{did_you_mean(spec.pool, config.pools)}"
-        raise ConfigError(msg)
-    where = config.pools[spec.pool]
-    pool = open_pool(
-        where.format,
-        path=where.path,
-        num_examples=where.num_examples,
-        cache_bytes=where.cache_bytes,
-        fingerprint_cache=folder.parent.parent / "fingerprints.sqlite",
-    )
-    if pool.fingerprint != known["pool"]:
-        pool.close()
-        msg = f"pool {spec.pool!r} has changed since the session was opened"
-        raise PoolChangedError(msg)
-    return pool
+    with open_configured_pool(config, spec.pool) as pool:
+        if pool.fingerprint != known["pool"]:
+            msg = f"pool {spec.pool!r} has changed since the session was opened"
+            raise PoolChangedError(msg)
+        yield pool
 
 
 def _dropped_lines(result: Mapping[str, Any]) -> Iterator[str]:

@@ -16,6 +16,12 @@ from curator.cli.command import (
     positive,
     print_json,
 )
+from curator.cli.plan_batches import (
+    BATCH_OPTIONS,
+    add_batch_arguments,
+    plan_batches,
+)
+from curator.cli.progress import pool_progress
 from curator.config import (
     Config,
     SessionSpec,
@@ -37,7 +43,7 @@ _DEFAULT_SUPER_BATCH_SIZE = 256
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", metavar="NAME", help="what plans, such as rs2")
-    add_options(parser, "the sampler", "-o prune_ratio=0.3")
+    add_options(parser, "the sampler or of --batches", "-o prune_ratio=0.3")
     parser.add_argument(
         "--losses",
         metavar="LOSSES",
@@ -45,12 +51,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="Parquet with example_id, loss and perhaps step and epoch, such as "
         "'curator inspect --export' writes, or a folder of 'curator score'",
     )
-    parser.add_argument(
-        "--loss", metavar="COLUMN", default="loss", help="where the losses are; loss"
-    )
-    parser.add_argument(
-        "--epoch", metavar="E", type=int, required=True, help="which one, from 0"
-    )
+    parser.add_argument("--loss", metavar="COLUMN", help="where the losses are; loss")
+    parser.add_argument("--epoch", metavar="E", type=int, help="which one, from 0")
     parser.add_argument("--out", metavar="PLAN.parquet", type=Path, help="the plan")
     parser.add_argument(
         "--config",
@@ -76,7 +78,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", metavar="N", type=int, help="of the run; 0")
     parser.add_argument(
-        "--num-epochs", metavar="N", type=positive, help="length of the run"
+        "--num-epochs",
+        metavar="N",
+        type=positive,
+        help="length of the run; of --batches without --epoch all of them",
     )
     parser.add_argument(
         "--max-ahead",
@@ -87,11 +92,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weighting", choices=("sum", "mean"), help="what weights preserve; sum"
     )
+    add_batch_arguments(parser)
     add_json(parser)
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Plans an epoch, and says what is in it.
+    """Plans an epoch, by a sampler or in whole batches, and says what is in it.
 
     Returns:
         0.
@@ -99,9 +105,18 @@ def plan(arguments: argparse.Namespace) -> int:
     Raises:
         CuratorError: As for :func:`curator.offline.plan`.
     """
+    if arguments.batches is not None:
+        return plan_batches(arguments)
     # Imported here, so that `curator --help` needs no Arrow.
     from curator import offline
 
+    for option in BATCH_OPTIONS:
+        if getattr(arguments, option) is not None:
+            msg = f"--{option.replace('_', '-')}: of whole batches; add --batches NAME"
+            raise ConfigError(msg)
+    if arguments.epoch is None:
+        msg = "epoch: which one, from 0 (--epoch E)"
+        raise ConfigError(msg)
     config = None if arguments.config is None else load_config(arguments.config)
     session = _session(config, arguments.session)
     sampler = _sampler(arguments, session)
@@ -121,9 +136,10 @@ def plan(arguments: argparse.Namespace) -> int:
     losses = (
         None
         if arguments.losses is None
-        else offline.read_losses(arguments.losses, arguments.loss)
+        else offline.read_losses(arguments.losses, arguments.loss or "loss")
     )
     with contextlib.ExitStack() as cleanup:
+        cleanup.enter_context(pool_progress())
         pool = None
         if config is not None and pool_name is not None:
             opened = offline.open_configured_pool(config, pool_name)
@@ -228,9 +244,10 @@ def _text(report: PlanReport, out: Path | None) -> str:
 
 COMMAND = Command(
     name="plan",
-    help="show what a sampler would do in an epoch",
+    help="show what a sampler would do in an epoch, or plan whole batches",
     description="Show which examples a sampler would offer in an epoch, in which "
-    "order and with which weights, and write them to a file.",
+    "order and with which weights, and write them to a file. Or plan whole batches of "
+    "examples that are hard together (--batches). See docs/plan.md.",
     example="curator plan --sampler infobatch -o anneal=0.0 --losses losses.parquet "
     "--epoch 1 --out plan.parquet",
     add_arguments=_add_arguments,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.cli.command import Command, add_json, positive, print_json
+from curator.cli.progress import pool_progress
 from curator.cli.state import find_state
 from curator.config import load_config
 from curator.errors import ConfigError, PoolChangedError
@@ -97,7 +98,8 @@ def report(arguments: argparse.Namespace) -> int:
         choice=Choice(arguments.domain, arguments.text, arguments.image),
         threshold=arguments.cosine,
     )
-    made = _make(arguments, options)
+    with pool_progress():
+        made = _make(arguments, options)
     written = write_report(made, folder)
     if arguments.json:
         print_json({**made.summary, **_files(written)})

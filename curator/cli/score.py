@@ -8,12 +8,12 @@ import math
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from curator.cli.command import Command, add_json, names, positive, print_json
+from curator.cli.progress import pool_progress
 from curator.config import load_config
 from curator.errors import ConfigError
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["COMMAND", "add_arguments", "score"]
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-# How often progress is shown.
-_TERMINAL_SECONDS, _LOG_SECONDS = 0.2, 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +101,8 @@ def score(arguments: argparse.Namespace) -> int:
         shard_size=arguments.shard_size or offline.DEFAULT_SHARD_SIZE,
     )
     if arguments.dry_run:
-        estimate = offline.estimate(config, job)
+        with pool_progress():
+            estimate = offline.estimate(config, job)
         _print(estimate, _estimate_text(estimate, job), as_json=arguments.json)
         return 0
     stops: list[int] = []
@@ -116,46 +115,21 @@ def score(arguments: argparse.Namespace) -> int:
         # Not print: the signal may have come while something else was printed.
         os.write(sys.stderr.fileno(), b"\nstopping after the file at hand\n")
 
-    line = _ProgressLine(_TERMINAL_SECONDS if sys.stderr.isatty() else _LOG_SECONDS)
     for number in _STOPS:
         signal.signal(number, stop)
     try:
-        report = offline.score(
-            config, job, on_progress=line.update, should_stop=lambda: bool(stops)
-        )
+        with pool_progress() as line:
+            report = offline.score(
+                config,
+                job,
+                on_progress=lambda progress: line.show(_progress_text(progress)),
+                should_stop=lambda: bool(stops),
+            )
     finally:
-        line.end()
         for number, handler in previous.items():
             signal.signal(number, handler)
     _print(report, _report_text(report, job), as_json=arguments.json)
     return 0 if report.is_finished else 128 + stops[0]
-
-
-class _ProgressLine:
-    """One line on a terminal that is written over; a line now and then in a log."""
-
-    def __init__(self, every: float) -> None:
-        self._every = every
-        self._last = time.monotonic()
-        self._width = 0
-
-    def update(self, progress: Progress) -> None:
-        """Shows how far a job is, if it is time to."""
-        now = time.monotonic()
-        if now - self._last < self._every:
-            return
-        self._last = now
-        text = _progress_text(progress)
-        if sys.stderr.isatty():
-            print(f"\r{text.ljust(self._width)}", end="", file=sys.stderr, flush=True)
-            self._width = len(text)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._width:
-            print(f"\r{' ' * self._width}\r", end="", file=sys.stderr, flush=True)
 
 
 def _progress_text(progress: Progress) -> str:

@@ -18,6 +18,7 @@ from curator.cli.command import (
     positive,
     print_json,
 )
+from curator.cli.progress import pool_progress
 from curator.config import load_config, parse_policy
 from curator.errors import ConfigError
 from curator.policies import Policy
@@ -127,7 +128,8 @@ def select(arguments: argparse.Namespace) -> int:
         compare=None if arguments.compare is None else names(arguments.compare),
         rows=arguments.rows,
     )
-    report = offline.select(job, config)
+    with pool_progress():
+        report = offline.select(job, config)
     if arguments.json:
         print_json(dataclasses.asdict(report))
     else:

@@ -5,8 +5,10 @@ reads from TOML. Every error names the key, what was given and what is allowed.
 """
 
 from curator.config._load import (
+    batches_to_table,
     check_references,
     load_config,
+    parse_batches,
     parse_config,
     parse_policy,
     parse_sampler,
@@ -39,11 +41,13 @@ __all__ = [
     "TlsSpec",
     "TokenSpec",
     "Weighting",
+    "batches_to_table",
     "check_references",
     "check_session_name",
     "did_you_mean",
     "is_local",
     "load_config",
+    "parse_batches",
     "parse_config",
     "parse_policy",
     "parse_sampler",

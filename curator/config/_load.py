@@ -24,11 +24,13 @@ from curator.config._specs import (
 )
 from curator.errors import ConfigError
 from curator.policies import POLICIES, Policy
-from curator.samplers import SAMPLERS, Sampler
+from curator.samplers import BATCH_PLANNERS, SAMPLERS, BatchPlanner, Sampler
 
 __all__ = [
+    "batches_to_table",
     "check_references",
     "load_config",
+    "parse_batches",
     "parse_config",
     "parse_policy",
     "parse_sampler",
@@ -184,6 +186,21 @@ def parse_sampler(value: object, *, where: str = "sampler") -> Sampler:
 def sampler_to_table(sampler: Sampler) -> dict[str, object]:
     """Returns the mapping that :func:`parse_sampler` reads back to ``sampler``."""
     return _component_table(sampler, SAMPLERS)
+
+
+def parse_batches(value: object, *, where: str = "batches") -> BatchPlanner:
+    """Returns the batch planner of a name, or of a mapping with a ``name`` and fields.
+
+    Raises:
+        ConfigError: A key is unknown, of the wrong type or out of range.
+    """
+    found = _parse_component("batch plan", value, where, BATCH_PLANNERS)
+    return cast("BatchPlanner", found)
+
+
+def batches_to_table(batches: BatchPlanner) -> dict[str, object]:
+    """Returns the mapping that :func:`parse_batches` reads back to ``batches``."""
+    return _component_table(batches, BATCH_PLANNERS)
 
 
 def session_to_table(spec: SessionSpec) -> dict[str, object]:

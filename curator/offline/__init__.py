@@ -4,6 +4,7 @@ What is wanted of a model that never changes need not be computed while training
 ``docs/scoring.md``, and ``docs/select.md`` for subsets.
 """
 
+from curator.offline._batches import BatchPlanJob, BatchPlanReport, plan_batches
 from curator.offline._job import (
     DEFAULT_SHARD_SIZE,
     Progress,
@@ -12,7 +13,9 @@ from curator.offline._job import (
     ScoreReport,
 )
 from curator.offline._losses import Losses, read_losses
-from curator.offline._plan import PLAN_KEY, PlanJob, PlanReport, plan
+from curator.offline._negatives import Negatives
+from curator.offline._plan import PlanJob, PlanReport, plan
+from curator.offline._plan_file import PLAN_KEY
 from curator.offline._plan_inputs import plan_run
 from curator.offline._pools import open_configured_pool
 from curator.offline._score import estimate, score
@@ -25,7 +28,10 @@ from curator.offline._where import Where
 __all__ = [
     "DEFAULT_SHARD_SIZE",
     "PLAN_KEY",
+    "BatchPlanJob",
+    "BatchPlanReport",
     "Losses",
+    "Negatives",
     "PlanJob",
     "PlanReport",
     "Progress",
@@ -40,6 +46,7 @@ __all__ = [
     "estimate",
     "open_configured_pool",
     "plan",
+    "plan_batches",
     "plan_run",
     "read_losses",
     "read_subset",

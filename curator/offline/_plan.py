@@ -7,27 +7,21 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, Int64
 
 import curator
 from curator.config import Weighting, sampler_to_table
 from curator.errors import ConfigError
-from curator.offline._files import replacing
 from curator.offline._losses import Losses, Step
+from curator.offline._plan_file import check_new, write_plan
 from curator.samplers import EpochPlan, EpochPlanner, Run, Sampler
 
-__all__ = ["PLAN_KEY", "PlanJob", "PlanReport", "plan"]
-
-PLAN_KEY = b"curator.plan"
-"""Under this key a plan's metadata says, as JSON, what it is of."""
+__all__ = ["PlanJob", "PlanReport", "plan"]
 
 _BLOCK = 1 << 18
 _MAX_WEIGHTS = 16
@@ -69,9 +63,7 @@ class PlanJob:
         if num_epochs is not None and self.epoch >= num_epochs:
             msg = f"epoch: below num_epochs = {num_epochs}; got {self.epoch}"
             raise ConfigError(msg)
-        if self.out is not None and self.out.exists():
-            msg = f"out: {str(self.out)!r} exists: delete it, or choose another name"
-            raise ConfigError(msg)
+        check_new(self.out)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,9 +195,9 @@ class _Planned:
         return self.plan.num_examples // self.job.run.super_batch_size
 
     def blocks(
-        self,
-    ) -> Iterator[tuple[int, Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]]:
-        """Yields positions in the plan, ids and weights of what is offered."""
+        self, tally: _Tally
+    ) -> Iterator[tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]]:
+        """Yields ids and weights of what is offered, and counts the latter."""
         stop = self.num_steps * self.job.run.super_batch_size
         for start in range(0, stop, _BLOCK):
             ids, weights = self.plan.take(start, min(start + _BLOCK, stop))
@@ -213,7 +205,8 @@ class _Planned:
                 weights = np.ones(len(ids), np.float32)
             elif self.job.weighting == "mean":
                 weights = (weights / self.plan.mean_weight).astype(np.float32)
-            yield start, ids, weights
+            tally.add(weights)
+            yield ids, weights
 
     def report(self) -> PlanReport:
         """Writes the plan where it is to be written, and sums it up."""
@@ -221,10 +214,16 @@ class _Planned:
         tally = _Tally()
         num_bytes = None
         if job.out is None:
-            for _, _, weights in self.blocks():
-                tally.add(weights)
+            for _ in self.blocks(tally):
+                pass  # they are only counted
         else:
-            num_bytes = self._write(job.out, tally)
+            num_bytes = write_plan(
+                job.out,
+                self._metadata(),
+                self.blocks(tally),
+                batch_size=run.super_batch_size,
+                first_step=self.first_step,
+            )
         planned = _marked(self.plan, self.plan.num_examples, run)
         offered_size = self.num_steps * run.super_batch_size
         offered = _marked(self.plan, offered_size, run)
@@ -258,34 +257,6 @@ class _Planned:
             weights=tally.distinct(),
             num_bytes=num_bytes,
         )
-
-    def _write(self, out: Path, tally: _Tally) -> int:
-        size = self.job.run.super_batch_size
-        metadata = {PLAN_KEY: json.dumps(self._metadata(), sort_keys=True)}
-        schema = pa.schema(
-            [
-                ("step", pa.int64()),
-                ("position", pa.int32()),
-                ("example_id", pa.int64()),
-                ("weight", pa.float32()),
-            ],
-            metadata=metadata,
-        )
-        with replacing(out) as file:
-            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                for start, ids, weights in self.blocks():
-                    tally.add(weights)
-                    steps, positions = np.divmod(
-                        np.arange(start, start + len(ids)), size
-                    )
-                    columns = [
-                        pa.array(steps + self.first_step),
-                        pa.array(positions.astype(np.int32)),
-                        pa.array(ids),
-                        pa.array(weights),
-                    ]
-                    writer.write_table(pa.table(columns, schema=schema))
-            return file.tell()
 
     def _metadata(self) -> dict[str, Any]:
         run, job = self.job.run, self.job

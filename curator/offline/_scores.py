@@ -32,8 +32,9 @@ _EMBEDDINGS = "embeddings"
 _SIDES = ("queries", "targets")
 _REQUIRED = (*_SIDES, "logit_scale")
 _PAIRS = frozenset({*_REQUIRED, "logit_bias"})
-# The policy reorders the rows, or converts them.
+# Whoever asked for rows reorders them, or converts them.
 _COPIES = 2
+_BLOCK = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +52,7 @@ class Scores:
     path: Path
     manifest: Mapping[str, Any] | None
     num_examples: int
-    _files: tuple[tuple[Path, int], ...]
+    _files: tuple[Path, ...]
     _schema: pa.Schema
 
     @classmethod
@@ -72,11 +73,10 @@ class Scores:
                     f"{files[0].name!r}; expected files of one run of scoring"
                 )
                 raise ConfigError(msg)
-        sizes = [footer.num_rows for footer in footers]
-        manifest = _manifest(path, footers, sum(sizes))
+        num_rows = sum(footer.num_rows for footer in footers)
+        manifest = _manifest(path, footers, num_rows)
         _check_schema(path, schema)
-        pairs = list(zip(files, sizes, strict=True))
-        return cls(path, manifest, sum(sizes), tuple(pairs), schema)
+        return cls(path, manifest, num_rows, tuple(files), schema)
 
     @property
     def pool_fingerprint(self) -> str | None:
@@ -131,14 +131,31 @@ class Scores:
             raise ConfigError(msg)
         return ids
 
-    def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yields columns that were copied, in the order of the ids.
+    @property
+    def num_bytes(self) -> int:
+        """How large the files are."""
+        return sum(file.stat().st_size for file in self._files)
+
+    def blocks(
+        self, columns: Sequence[str], max_rows: int = _BLOCK
+    ) -> Iterator[pa.RecordBatch]:
+        """Yields columns, never holding more than one block of them.
+
+        Args:
+            columns: Outputs as they are stored, copied columns, ``example_id``; in the
+                order of the ids where ``curator score`` wrote them.
+            max_rows: Of a block.
 
         Raises:
+            ConfigError: A file is damaged.
             StorageError: A file cannot be read.
         """
-        for file, _ in self._files:
-            yield from self._table(file, columns).to_batches()
+        for file in self._files:
+            try:
+                with pq.ParquetFile(file) as reader:
+                    yield from reader.iter_batches(max_rows, columns=list(columns))
+            except (OSError, pa.ArrowException) as error:
+                raise _unreadable(self.path, file, error) from error
 
     def read(self, output: str, *, scratch: Path | None = None) -> Feature:
         """Returns one output, in the order of the ids; NaN for a null.
@@ -243,9 +260,9 @@ class Scores:
         if scratch is None:
             msg = (
                 f"scores {str(self.path)!r}: {output!r} of {self.num_examples:,} "
-                f"examples takes {num_bytes:,} bytes, and as much again while a policy "
-                f"works on it; {free:,} bytes of memory are free. Select in "
-                "super-batches (super_batch_size), of which one at a time is in memory"
+                f"examples takes {num_bytes:,} bytes, and as much again while "
+                f"it is worked on; {free:,} bytes of memory are free. 'curator select' "
+                "can do with less: select in super-batches (super_batch_size)"
             )
             raise ConfigError(msg)
         return scratch
@@ -253,19 +270,9 @@ class Scores:
     def _chunks(self, name: str) -> Iterator[tuple[int, pa.Array]]:
         """Yields parts of a column, and where each starts."""
         start = 0
-        for file, num_rows in self._files:
-            at = start
-            for chunk in self._table(file, [name]).column(name).chunks:
-                yield at, chunk
-                at += len(chunk)
-            start += num_rows
-
-    def _table(self, file: Path, columns: Sequence[str]) -> pa.Table:
-        try:
-            with pq.ParquetFile(file) as reader:
-                return reader.read(columns=list(columns))
-        except (OSError, pa.ArrowException) as error:
-            raise _unreadable(self.path, file, error) from error
+        for block in self.blocks([name]):
+            yield start, block.column(0)
+            start += len(block)
 
     def _constant(self, name: str, above: float) -> float:
         """Returns the one value of a column."""

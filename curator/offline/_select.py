@@ -69,7 +69,9 @@ def select(job: SelectJob, config: Config | None = None) -> SelectReport:
     started = time.perf_counter()
     for path in (job.out, job.rows):
         _check_new(path)
-    with open_inputs(job, config) as inputs:
+    paths = {"scores": job.scores, "learner": job.learner, "reference": job.reference}
+    scratch = job.out.parent if job.super_batch_size else None
+    with open_inputs(paths, config, job.pool, scratch=scratch) as inputs:
         if job.rows is not None and inputs.pool is not None:
             check_rows_path(job.rows, inputs.pool)
         candidates = None

@@ -21,7 +21,6 @@ from curator.engine._drafting import column_values
 from curator.errors import ConfigError
 from curator.offline._pools import open_configured_pool
 from curator.offline._scores import Scores
-from curator.offline._select_job import SelectJob
 from curator.pools import Pool
 from curator.scores import SCORES, Score
 from curator.types import Feature
@@ -107,6 +106,12 @@ class Inputs:
                 self._check_output(role, name, what)
             elif role == "pool":
                 self._check_column(name, what)
+            else:
+                msg = (
+                    f"{what} needs {need!r}, which is no feature: its name begins with "
+                    "learner., reference. or pool."
+                )
+                raise ConfigError(msg)
 
     def feature(self, name: str) -> Feature:
         """Returns a feature of all examples; see :meth:`check`.
@@ -210,17 +215,28 @@ class Inputs:
 
 
 @contextlib.contextmanager
-def open_inputs(job: SelectJob, config: Config | None) -> Generator[Inputs]:
-    """Opens the scores and the pool of a job.
+def open_inputs(
+    paths: Mapping[str, Path | None],
+    config: Config | None,
+    pool_name: str | None,
+    *,
+    scratch: Path | None = None,
+) -> Generator[Inputs]:
+    """Opens scores, and the pool that they are of.
+
+    Args:
+        paths: Of the scores, by role; None where a role has none.
+        config: Has the pool.
+        pool_name: Its name, where it is to be read.
+        scratch: See :class:`Inputs`.
 
     Raises:
         ConfigError: There are none, they are not finished, or not of one pool.
         PoolError: The pool cannot be read.
         StorageError: The scores cannot be read.
     """
-    named = {"scores": job.scores, "learner": job.learner, "reference": job.reference}
     scores = {
-        role: Scores.open(path) for role, path in named.items() if path is not None
+        role: Scores.open(path) for role, path in paths.items() if path is not None
     }
     first, *others = scores.values()
     ids = first.ids()
@@ -228,13 +244,12 @@ def open_inputs(job: SelectJob, config: Config | None) -> Generator[Inputs]:
         _check_same(first, ids, other)
     with contextlib.ExitStack() as stack:
         pool = None
-        if job.pool is not None:
+        if pool_name is not None:
             if config is None:
-                msg = f"pool: {job.pool!r} is of a configuration; got none"
+                msg = f"pool: {pool_name!r} is of a configuration; got none"
                 raise ConfigError(msg)
-            pool = stack.enter_context(open_configured_pool(config, job.pool))
-            _check_pool(job.pool, pool, first, ids)
-        scratch = job.out.parent if job.super_batch_size else None
+            pool = stack.enter_context(open_configured_pool(config, pool_name))
+            _check_pool(pool_name, pool, first, ids)
         yield Inputs(scores, ids, pool, scratch)
 
 

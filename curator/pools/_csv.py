@@ -13,9 +13,10 @@ from pyarrow import csv
 
 from curator.errors import PoolError
 from curator.pools._arrow import ArrowPool
-from curator.pools._derived import Progress, cache_folder, derive, local_copies
+from curator.pools._derived import cache_folder, derive, local_copies
 from curator.pools._files import PoolFile, common_schema, find_files
 from curator.pools._packed import unpacked
+from curator.pools._progress import Progress
 
 __all__ = ["csv_pool"]
 
@@ -102,7 +103,7 @@ def _fits(cells: pa.StringArray, dtype: pa.DataType) -> bool:
 
 def _header(file: PoolFile) -> pa.Schema:
     """Returns the columns of a file, all of them text."""
-    with _read(file), unpacked(file, Progress("", 0)) as source:
+    with _read(file), unpacked(file, None) as source:
         reader = _csv.open_csv(
             source, read_options=_read_options(), parse_options=_PARSE
         )

@@ -14,46 +14,14 @@ from typing import TypeAlias
 
 from curator.errors import PoolChangedError, PoolError
 from curator.pools._files import PoolFile, file_at
+from curator.pools._progress import Progress, named
 
-__all__ = ["Build", "Progress", "cache_folder", "derive", "local_copies"]
+__all__ = ["Build", "cache_folder", "derive", "local_copies"]
 
 _log = logging.getLogger("curator.pools")
-_EVERY_SECONDS = 5.0
 # What another process may be opening just now is not deleted.
 _STALE_SECONDS = 3600
 _COPY_BYTES = 8 << 20
-
-
-class Progress:
-    """Logs how far a long reading is, every few seconds.
-
-    Args:
-        what: What is being done, for the log.
-        total: How much there is to read.
-    """
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what = what
-        self._total = total
-        self._done = 0
-        self._started = self._logged = time.monotonic()
-
-    def advance(self, num_bytes: int) -> None:
-        """Notes that so many more bytes were read."""
-        self._done += num_bytes
-        now = time.monotonic()
-        if now - self._logged < _EVERY_SECONDS:
-            return
-        self._logged = now
-        rate = self._done / (now - self._started)
-        _log.info(
-            "%s: %.0f %% of %.2f GB, %.0f MB/s, %.0f s left",
-            self._what,
-            100 * self._done / max(self._total, 1),
-            self._total / 1e9,
-            rate / 1e6,
-            max(self._total - self._done, 0) / rate,
-        )
 
 
 Build: TypeAlias = Callable[[Path, Progress], None]
@@ -79,6 +47,7 @@ def derive(
     build: Build,
     *,
     num_readings: int = 1,
+    progress: Progress | None = None,
 ) -> Path:
     """Returns what is made of files, making it where it is missing.
 
@@ -92,26 +61,37 @@ def derive(
         files: What it is made of.
         build: Makes it.
         num_readings: How often ``build`` reads the files.
+        progress: Of several things that are made, each of other files; by default of
+            this one alone.
 
     Raises:
         PoolError: It cannot be written, or the files cannot be read.
         PoolChangedError: The files changed meanwhile.
     """
+    if progress is None:
+        with Progress.of(kind, files, num_readings=num_readings) as own:
+            return derive(
+                folder, kind, files, build, num_readings=num_readings, progress=own
+            )
     source = _digest(file.uri for file in files)
     state = _digest(file.state.text for file in files)
     if not all(file.state.is_settled for file in files):
         state = uuid.uuid4().hex[:16]
     stem = f"{kind}-{source}-"
     path = folder / f"{stem}{state}"
+    total = num_readings * sum(file.state.size for file in files)
     if path.exists():
+        progress.leave_out(total)
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f".{kind}-{source}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                _make(path, kind, files, build, num_readings)
+                _make(path, kind, files, build, progress)
                 _delete_stale(folder, stem, path)
+            else:  # another process has made it
+                progress.leave_out(total)
     except OSError as error:
         msg = (
             f"{files[0]}: {kind} cannot be made in {folder}: {error}. It needs a "
@@ -122,15 +102,12 @@ def derive(
 
 
 def _make(
-    path: Path, kind: str, files: Sequence[PoolFile], build: Build, num_readings: int
+    path: Path, kind: str, files: Sequence[PoolFile], build: Build, progress: Progress
 ) -> None:
-    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    what = f"{kind} of {files[0]}{more}"
     started = time.monotonic()
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    total = sum(file.state.size for file in files)
     try:
-        build(temporary, Progress(what, num_readings * total))
+        build(temporary, progress)
         for file in files:
             if file.current_state() != file.state:
                 msg = f"{file}: changed while the pool was opened; open it again"
@@ -142,7 +119,7 @@ def _make(
         temporary.unlink(missing_ok=True)
     _log.info(
         "%s: made in %.1f s, %.1f MB in %s",
-        what,
+        named(kind, files),
         time.monotonic() - started,
         path.stat().st_size / 1e6,
         path,
@@ -166,17 +143,21 @@ def local_copies(files: Sequence[PoolFile], folder: Path) -> list[PoolFile]:
         PoolError: A file cannot be read, or its copy cannot be written.
         PoolChangedError: A file changed while it was copied.
     """
-    return [
-        file if file.local is not None else file_at(_copied(file, folder))
-        for file in files
-    ]
+    remote = [file for file in files if file.local is None]
+    if not remote:
+        return list(files)
+    with Progress.of("copies", remote) as progress:
+        return [
+            file if file.local is not None else _copied(file, folder, progress)
+            for file in files
+        ]
 
 
-def _copied(file: PoolFile, folder: Path) -> Path:
+def _copied(file: PoolFile, folder: Path, progress: Progress) -> PoolFile:
     def copy(path: Path, progress: Progress) -> None:
         with file.open_stream() as source, path.open("wb") as target:
             while block := source.read(_COPY_BYTES):
                 target.write(block)
                 progress.advance(len(block))
 
-    return derive(folder, "copy", [file], copy)
+    return file_at(derive(folder, "copy", [file], copy, progress=progress))

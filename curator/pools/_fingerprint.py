@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from curator.errors import PoolError
 from curator.pools._digest_cache import open_digest_cache
 from curator.pools._files import PoolFile
+from curator.pools._progress import Progress
 from curator.pools._spans import row_bytes
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
 _DIGEST_BYTES = 16
 _BLOCK_ROWS = 1024
 _BLOCK_BYTES = 8 << 20
+_BUFFER_BYTES = 256 << 10
 
 
 class Once:
@@ -83,14 +86,14 @@ def files_fingerprint(files: Sequence[PoolFile], cache: Path | None) -> str:
                 if digest is not None:
                     digests[name] = digest
             missing = [file for file in files if file.uri not in digests]
-            # Kept one by one, so that an interrupted hour of hashing is not lost.
-            for file, digest in zip(
-                missing, threads.map(_digest, missing), strict=True
-            ):
-                digests[file.uri] = digest
-                state = states[file.uri]
-                if state.is_settled and file.current_state() == state:
-                    known.put(file.uri, state.text, digest)
+            with Progress.of("fingerprint", missing or files) as progress:
+                found = threads.map(_digest, missing, repeat(progress))
+                # Kept one by one, so that an interrupted hour of hashing is not lost.
+                for file, digest in zip(missing, found, strict=False):
+                    digests[file.uri] = digest
+                    state = states[file.uri]
+                    if state.is_settled and file.current_state() == state:
+                        known.put(file.uri, state.text, digest)
     except OSError as exc:
         msg = f"a file of the pool cannot be read for its fingerprint: {exc}"
         raise PoolError(msg) from exc
@@ -101,14 +104,20 @@ def files_fingerprint(files: Sequence[PoolFile], cache: Path | None) -> str:
     return total.hexdigest()
 
 
-def _digest(file: PoolFile) -> bytes:
-    if file.local is not None:
-        with file.local.open("rb") as source:
-            return hashlib.file_digest(source, lambda: _new("")).digest()
+def _digest(file: PoolFile, progress: Progress) -> bytes:
     digest = _new("")
+    if file.local is not None:
+        # One buffer for all of it, as hashlib.file_digest has.
+        buffer = memoryview(bytearray(_BUFFER_BYTES))
+        with file.local.open("rb", buffering=0) as source:
+            while count := source.readinto(buffer):
+                digest.update(buffer[:count])
+                progress.advance(count)
+        return digest.digest()
     with file.open_stream() as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
+            progress.advance(len(block))
     return digest.digest()
 
 

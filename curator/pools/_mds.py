@@ -14,10 +14,11 @@ from jaxtyping import Int64, Integer
 
 from curator.errors import PoolError
 from curator.pools._byte_cache import ByteCache
-from curator.pools._derived import Progress, cache_folder, derive
+from curator.pools._derived import cache_folder, derive
 from curator.pools._files import PoolFile, file_at, file_in
 from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._mds_types import mds_columns
+from curator.pools._progress import Progress
 from curator.pools._ranges import RangeReader
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import locate, starts_of
@@ -63,9 +64,11 @@ class MdsPool:
             raise PoolError(msg)
         found = [_find(path, shard) for shard in shards]
         folder = cache_folder(fingerprint_cache)
-        self._files = [
-            _unpacked(file, s, folder) for file, s in zip(found, shards, strict=True)
-        ]
+        with Progress.of("unpacked shards", found) as progress:
+            self._files = [
+                _unpacked(file, shard, folder, progress)
+                for file, shard in zip(found, shards, strict=True)
+            ]
         self._reader: RangeReader | None = RangeReader(self._files)
         self._headers: ByteCache[int, Int64[np.ndarray, " S"]] = ByteCache(
             _HEADERS_BYTES
@@ -236,9 +239,12 @@ def _find(path: str | Path, shard: _Shard) -> PoolFile:
     return file_in(path, shard.packed_name)
 
 
-def _unpacked(file: PoolFile, shard: _Shard, folder: Path) -> PoolFile:
+def _unpacked(
+    file: PoolFile, shard: _Shard, folder: Path, progress: Progress
+) -> PoolFile:
     """Returns a file to read samples from, which is made where there is none."""
     if file.name == shard.name.rpartition("/")[2]:
+        progress.leave_out(file.state.size)
         return file
     packing = _PACKINGS.get(str(shard.compression))
     if packing is None:
@@ -258,4 +264,4 @@ def _unpacked(file: PoolFile, shard: _Shard, folder: Path) -> PoolFile:
                 out.write(block)
             progress.advance(file.state.size)
 
-    return file_at(derive(folder, "mds", [file], unpack))
+    return file_at(derive(folder, "mds", [file], unpack, progress=progress))

@@ -8,8 +8,8 @@ from collections.abc import Generator
 import pyarrow as pa
 
 from curator.errors import PoolError
-from curator.pools._derived import Progress
 from curator.pools._files import PoolFile
+from curator.pools._progress import Progress
 
 __all__ = ["Unpacked", "unpacked"]
 
@@ -19,7 +19,9 @@ _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 class Unpacked:
     """The bytes of a file, unpacked; also a file object for pyarrow's readers."""
 
-    def __init__(self, raw: pa.NativeFile, stream: pa.NativeFile, progress: Progress):
+    def __init__(
+        self, raw: pa.NativeFile, stream: pa.NativeFile, progress: Progress | None
+    ) -> None:
         self._raw = raw
         self._stream = stream
         self._progress = progress
@@ -29,14 +31,15 @@ class Unpacked:
     def read(self, num_bytes: int) -> bytes:
         """Returns the next bytes; none at the end."""
         block = self._stream.read(num_bytes)
-        position = self._raw.tell()
-        self._progress.advance(position - self._position)
-        self._position = position
+        if self._progress is not None:
+            position = self._raw.tell()
+            self._progress.advance(position - self._position)
+            self._position = position
         return block
 
 
 @contextlib.contextmanager
-def unpacked(file: PoolFile, progress: Progress) -> Generator[Unpacked]:
+def unpacked(file: PoolFile, progress: Progress | None) -> Generator[Unpacked]:
     """Opens a file, whose first bytes tell how it is packed.
 
     Raises:

@@ -11,8 +11,9 @@ from typing import Any, cast
 import pyarrow as pa
 
 from curator.errors import PoolError
-from curator.pools._derived import Progress, derive
+from curator.pools._derived import derive
 from curator.pools._files import PoolFile
+from curator.pools._progress import Progress
 
 __all__ = ["KEY", "members_of", "places_of", "tar_index"]
 
@@ -20,16 +21,21 @@ KEY = "__key__"
 """The column that has a sample's name."""
 
 _BLOCK_BYTES = 1 << 20
-_HEADER_BYTES = 512
+_UNIT_BYTES = 512  # a header, and what members are padded to
 # The sample, up to the first dot of the file's name, and the member.
 _NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)")
 
 
-def tar_index(file: PoolFile, folder: Path) -> Path:
+def tar_index(file: PoolFile, folder: Path, progress: Progress) -> Path:
     """Returns an Arrow file that says where the members of each sample lie.
 
     It has one record batch: the key, and of each kind of member where it starts and its
     size.
+
+    Args:
+        file: The tar file.
+        folder: Where indices are kept.
+        progress: Of the indices of all files.
 
     Raises:
         PoolError: The file is damaged, has no samples, or their members differ.
@@ -43,7 +49,7 @@ def tar_index(file: PoolFile, folder: Path) -> Path:
         ):
             out.write_batch(index)
 
-    return derive(folder, "tar-index.arrow", [file], build)
+    return derive(folder, "tar-index.arrow", [file], build, progress=progress)
 
 
 def members_of(index: pa.Schema) -> list[str]:
@@ -77,7 +83,8 @@ def _read(file: PoolFile, progress: Progress) -> dict[str, _Sample]:
         ):
             while (member := tar.next()) is not None:
                 tar.members = []  # it would keep them all in memory
-                progress.advance(_HEADER_BYTES + member.size)
+                num_units = 1 + -(-member.size // _UNIT_BYTES)
+                progress.advance(num_units * _UNIT_BYTES)
                 _check(member, file)
                 if member.isdir() or member.name.rpartition("/")[2].startswith("."):
                     continue
@@ -135,7 +142,7 @@ def _check_end(file: PoolFile, end: int) -> None:
         PoolError: It is damaged there.
     """
     with file.open_random() as source:
-        header = bytes(source.read_at(_HEADER_BYTES, min(end, file.state.size)))
+        header = bytes(source.read_at(_UNIT_BYTES, min(end, file.state.size)))
     if header.strip(b"\0"):
         msg = f"{file}: not a tar file, or damaged: no header at byte {end}"
         raise PoolError(msg)

@@ -16,6 +16,7 @@ from curator.pools._arrow import map_file
 from curator.pools._derived import cache_folder
 from curator.pools._files import common_schema, file_at, find_files
 from curator.pools._fingerprint import Once, files_fingerprint
+from curator.pools._progress import Progress
 from curator.pools._ranges import RangeReader
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import Chunks, locate, starts_of
@@ -53,8 +54,13 @@ class WebDatasetPool:
     ) -> None:
         files = find_files(path, "webdataset")
         folder = cache_folder(fingerprint_cache)
-        with ThreadPoolExecutor(_NUM_THREADS) as threads:
-            indices = list(threads.map(tar_index, files, repeat(folder)))
+        with (
+            Progress.of("index", files) as progress,
+            ThreadPoolExecutor(_NUM_THREADS) as threads,
+        ):
+            indices = list(
+                threads.map(tar_index, files, repeat(folder), repeat(progress))
+            )
         mapped = [map_file(file_at(index)) for index in indices]
         columns = [_columns(schema) for schema, _ in mapped]
         self._schema = common_schema(files, columns)

@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
-from curator.errors import StorageError
 from curator.offline import Scores
 
-__all__ = ["Block", "blocks", "num_bytes", "rows_of"]
+__all__ = ["Block", "blocks", "rows_of"]
 
-_ROWS = 65_536
 _ROWS_OF_LISTS = 4096
 
 
@@ -42,10 +38,10 @@ def blocks(scores: Scores, names: list[str]) -> Iterator[Block]:
     """Yields some of the outputs that are one number for each example.
 
     Raises:
-        StorageError: A file cannot be read.
+        CuratorError: A file cannot be read.
     """
     start = 0
-    for batch in _batches(scores, ["example_id", *names], _ROWS):
+    for batch in scores.blocks(["example_id", *names]):
         numbers = {name: _floats(batch.column(name)) for name in names}
         ids = batch.column("example_id").to_numpy(zero_copy_only=False)
         yield Block(start, ids.astype(np.int64), numbers)
@@ -58,9 +54,9 @@ def rows_of(
     """Yields ids and outputs that are a row for each example.
 
     Raises:
-        StorageError: A file cannot be read.
+        CuratorError: A file cannot be read.
     """
-    for batch in _batches(scores, ["example_id", *names], _ROWS_OF_LISTS):
+    for batch in scores.blocks(["example_id", *names], _ROWS_OF_LISTS):
         ids = batch.column("example_id").to_numpy(zero_copy_only=False)
         found: list[np.ndarray] = []
         for name in names:
@@ -72,29 +68,6 @@ def rows_of(
             rows[present] = flat.reshape(-1, width)
             found.append(rows)
         yield ids.astype(np.int64), found
-
-
-def num_bytes(scores: Scores) -> int:
-    """Returns how large the files are."""
-    return sum(path.stat().st_size for path in _files(scores.path))
-
-
-def _batches(scores: Scores, names: list[str], size: int) -> Iterator[pa.RecordBatch]:
-    for path in _files(scores.path):
-        try:
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(size, columns=names)
-        except (OSError, pa.ArrowException) as error:
-            msg = f"cannot read {str(path)!r}: {error}"
-            raise StorageError(msg) from error
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(
-        file for file in path.glob("*.parquet") if not file.name.startswith((".", "_"))
-    )
 
 
 def _floats(column: pa.Array) -> Float32[np.ndarray, " n"]:

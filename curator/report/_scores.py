@@ -7,7 +7,6 @@ from typing import Any
 
 from curator.offline import Scores
 from curator.pools import Pool
-from curator.report._blocks import num_bytes
 from curator.report._columns import Columns, choose_columns
 from curator.report._content import (
     Block,
@@ -93,7 +92,7 @@ def _subtitle(scores: Scores, model: dict[str, Any], numbers: Numbers) -> str:
 def _origin(scores: Scores, model: dict[str, Any], columns: Columns) -> Section:
     rows = [
         ("scores", scores.path.name),
-        ("size", megabytes(num_bytes(scores))),
+        ("size", megabytes(scores.num_bytes)),
         ("examples", f"{scores.num_examples:,}"),
         ("outputs", ", ".join(sorted(scores.outputs))),
     ]

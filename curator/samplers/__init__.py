@@ -13,6 +13,11 @@ from curator.samplers._base import (
     Run,
     Sampler,
 )
+from curator.samplers._batch_planners import (
+    B3Batches,
+    BatchPlanner,
+    ClusterBatches,
+)
 from curator.samplers._batch_plans import (
     BatchPlan,
     PartitionerName,
@@ -27,9 +32,13 @@ from curator.samplers._seta import SeTa
 from curator.samplers._uniform import Uniform
 
 __all__ = [
+    "BATCH_PLANNERS",
     "RS2",
     "SAMPLERS",
+    "B3Batches",
     "BatchPlan",
+    "BatchPlanner",
+    "ClusterBatches",
     "EpochPlan",
     "EpochPlanner",
     "InfoBatch",
@@ -53,3 +62,9 @@ SAMPLERS: dict[str, type[Sampler]] = {
     Uniform.name: Uniform,
 }
 """The samplers by the names they have in a configuration."""
+
+BATCH_PLANNERS: dict[str, type[BatchPlanner]] = {
+    B3Batches.name: B3Batches,
+    ClusterBatches.name: ClusterBatches,
+}
+"""The ways to plan whole batches, by the names that ``curator plan`` has for them."""

@@ -28,6 +28,9 @@ __all__ = ["BatchPlan", "PartitionerName", "b3_plan", "cluster_plan"]
 PartitionerName: TypeAlias = Literal["auto", "metis", "numpy"]
 """What parts the graph: METIS, greedy growing, or METIS where it is installed."""
 
+# Rows that are scaled at once.
+_BLOCK = 4096
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BatchPlan:
@@ -263,13 +266,22 @@ def _unit(name: str, rows: Float[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D
     Raises:
         ValueError: One is not finite, or of length 0.
     """
-    exact = rows.astype(np.float64)
-    lengths = np.linalg.norm(exact, axis=1)
-    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-    if len(bad):
+    scaled = np.empty(rows.shape, np.float32)
+    num_bad, first = 0, -1
+    # In blocks, so that all rows are never there as float64 too.
+    for start in range(0, len(rows), _BLOCK):
+        exact = rows[start : start + _BLOCK].astype(np.float64)
+        lengths = np.linalg.norm(exact, axis=1)
+        bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+        if len(bad):
+            first = start + int(bad[0]) if num_bad == 0 else first
+            num_bad += len(bad)
+            continue
+        scaled[start : start + _BLOCK] = exact / lengths[:, None]
+    if num_bad:
         msg = (
-            f"{name} must be finite and not of length 0; {len(bad)} rows are not, row "
-            f"{bad[0]} the first. Take these examples out first"
+            f"{name} must be finite and not of length 0; {num_bad} rows are not, row "
+            f"{first} the first. Take these examples out first"
         )
         raise ValueError(msg)
-    return (exact / lengths[:, None]).astype(np.float32)
+    return scaled

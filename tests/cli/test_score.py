@@ -15,7 +15,7 @@ import pytest
 from scored import NUM_EXAMPLES, contents, job, shards, write_config
 
 from curator.cli.__main__ import main
-from curator.cli.score import _duration, _ProgressLine
+from curator.cli.score import _duration, _progress_text
 from curator.config import load_config
 from curator.models import ScoreTable
 from curator.offline import Progress, score
@@ -128,50 +128,22 @@ def test_an_empty_list_is_told(
     assert message in capsys.readouterr().err
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 def progress(num_scored: int) -> Progress:
     return Progress(
         num_examples=4000, num_ready=1000, num_scored=num_scored, seconds=2.0
     )
 
 
-def test_a_terminal_shows_one_line_of_progress(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-
-    line = _ProgressLine(0.0)
-    line.update(progress(1000))
-    line.update(progress(3000))
-    line.end()
-
-    first, second, cleared, end = terminal.getvalue().split("\r")[1:]
-    assert first == "2,000 of 4,000 examples (50.0 %), 500/s, 4.0 s left"
-    assert second == "4,000 of 4,000 examples (100.0 %), 1,500/s, 0.0 s left"
-    assert cleared.strip() == end == ""
-    assert len(cleared) == len(second)
-
-
 @pytest.mark.parametrize(
-    ("every", "text"),
+    ("num_scored", "text"),
     [
-        (0.0, "1,000 of 4,000 examples (25.0 %), 0/s, unknown time left\n"),
-        (1e9, ""),
+        (0, "1,000 of 4,000 examples (25.0 %), 0/s, unknown time left"),
+        (1000, "2,000 of 4,000 examples (50.0 %), 500/s, 4.0 s left"),
+        (3000, "4,000 of 4,000 examples (100.0 %), 1,500/s, 0.0 s left"),
     ],
 )
-def test_a_log_gets_lines_now_and_then(
-    capsys: pytest.CaptureFixture[str], every: float, text: str
-) -> None:
-    line = _ProgressLine(every)
-    line.update(progress(0))
-    line.end()
-
-    assert capsys.readouterr().err == text
+def test_progress_has_rate_and_time_left(num_scored: int, text: str) -> None:
+    assert _progress_text(progress(num_scored)) == text
 
 
 @pytest.mark.parametrize(

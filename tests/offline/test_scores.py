@@ -63,6 +63,23 @@ def test_it_says_what_there_is(tmp_path: Path) -> None:
     assert found.to_pydict() == table.select(["label", "domain"]).to_pydict()
 
 
+def test_blocks_are_no_larger_than_asked_for(folder: Path) -> None:
+    scores = Scores.open(folder)
+
+    found = list(scores.blocks(["example_id", "loss"], 25))
+
+    assert max(len(block) for block in found) == 25  # of files of 64 rows
+    table = pa.Table.from_batches(found)
+    assert table["example_id"].to_pylist() == list(range(200))
+    np.testing.assert_array_equal(table["loss"], scores.read("loss"))
+
+
+def test_it_says_how_large_its_files_are(folder: Path) -> None:
+    sizes = [path.stat().st_size for path in folder.glob("part-*.parquet")]
+
+    assert Scores.open(folder).num_bytes == sum(sizes) > 0
+
+
 @settings(max_examples=30, deadline=None)
 @given(ids=st.lists(st.integers(0, 2**40), min_size=1, max_size=20, unique=True))
 def test_the_rows_of_others_may_be_in_any_order(

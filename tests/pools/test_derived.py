@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from curator.errors import PoolChangedError, PoolError
-from curator.pools import _derived as derived
 from curator.pools import open_pool
-from curator.pools._derived import Progress, cache_folder, derive
+from curator.pools._derived import cache_folder, derive
 from curator.pools._files import file_at
+from curator.pools._progress import Progress
 
 LONG_AGO = 10**18  # in 2001, in nanoseconds
 
@@ -139,15 +139,6 @@ def test_one_makes_it_and_the_others_wait(source, tmp_path):
     assert build.times == 1
     assert len(paths) == 3
     assert len({*paths}) == 1
-
-
-def test_progress_is_logged(monkeypatch, caplog):
-    monkeypatch.setattr(derived, "_EVERY_SECONDS", 0.0)
-    caplog.set_level(logging.INFO, "curator.pools")
-
-    Progress("index of a.tar", 2_000_000_000).advance(500_000_000)
-
-    assert "index of a.tar: 25 % of 2.00 GB, " in caplog.text
 
 
 def test_what_was_made_is_logged_with_its_size(source, tmp_path, caplog):

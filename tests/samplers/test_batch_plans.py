@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_worlds import unit
 
-from curator.samplers import PartitionerName, b3_plan, cluster_plan
+from curator.samplers import PartitionerName, _batch_plans, b3_plan, cluster_plan
 from curator.samplers._batch_graph import (
     NegativeGraph,
     balance,
@@ -260,3 +260,22 @@ def test_wrong_embeddings_are_refused():
         b3_plan(rows, bad, batch_size=4, cluster_size=4)
     with pytest.raises(ValueError, match="rows must be finite and not of length 0"):
         cluster_plan(rows * 0, batch_size=4)
+
+
+def test_wrong_embeddings_are_counted_over_all_blocks(monkeypatch):
+    monkeypatch.setattr(_batch_plans, "_BLOCK", 3)
+    rows = np.eye(8, dtype=np.float32)
+    rows[[2, 4, 7]] = 0
+
+    with pytest.raises(ValueError, match="3 rows are not, row 2 the first"):
+        cluster_plan(rows, batch_size=4)
+
+
+def test_lengths_do_not_matter_in_any_block(monkeypatch):
+    rows = np.random.default_rng(3).standard_normal((40, 5)).astype(np.float32)
+    whole = cluster_plan(rows, batch_size=8)
+    monkeypatch.setattr(_batch_plans, "_BLOCK", 7)
+
+    scaled = cluster_plan(rows * np.float32(2.0) ** 3, batch_size=8)
+
+    np.testing.assert_array_equal(scaled.batches, whole.batches)
