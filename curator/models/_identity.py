@@ -13,24 +13,37 @@ from pathlib import Path
 from typing import Any, cast
 
 from curator.config import ModelSpec
-from curator.errors import ConfigError, StorageError
+from curator.errors import ConfigError, SnapshotError, StorageError
+from curator.models._weights import plain_name
 
 __all__ = ["check_scores", "model_identity"]
 
 # Where and in which portions a model ran decides last bits, not which model it is.
 _INCIDENTAL = frozenset({"device", "micro_batch_size"})
 _SHOWN = 16  # characters of a fingerprint
+_CHUNK_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 100_000_000  # of the format
+# Manifests before this one have the digest of the file, not of what is in it.
+_FIRST_OF_CONTENT = 3
 
 
-def model_identity(spec: ModelSpec) -> dict[str, object]:
+def model_identity(spec: ModelSpec, *, of_content: bool = True) -> dict[str, object]:
     """Returns what is said of a model beside its scores, of types that JSON has.
 
+    Args:
+        spec: The model.
+        of_content: Whether weights are told by their names, shapes and values, or else
+            by the bytes of the file, which change when it is saved again.
+
     Raises:
-        StorageError: Its weights cannot be read.
+        SnapshotError: Its weights are no safetensors file.
+        StorageError: They cannot be read.
     """
     table = dataclasses.asdict(spec)
     del table["path"], table["model"]
-    table["weights"] = None if spec.weights is None else _digest(Path(spec.weights))
+    if spec.weights is not None:
+        digest = _content_digest if of_content else _file_digest
+        table["weights"] = digest(Path(spec.weights))
     # Which of several equal devices it is does not matter.
     table["device"] = spec.device.partition(":")[0]
     return table
@@ -70,7 +83,9 @@ def check_scores(
         return
     name, spec = model
     recorded = cast("Mapping[str, object]", manifest.get("model") or {})
-    wanted = cast("dict[str, object]", json.loads(json.dumps(model_identity(spec))))
+    of_content = int(manifest.get("format") or 0) >= _FIRST_OF_CONTENT
+    identity = model_identity(spec, of_content=of_content)
+    wanted = cast("dict[str, object]", json.loads(json.dumps(identity)))
     changes = [
         f"{key} was {_shown(key, recorded.get(key))}, is now {_shown(key, value)}"
         for key, value in sorted(wanted.items())
@@ -86,18 +101,70 @@ def check_scores(
         raise ConfigError(msg)
 
 
-def _digest(path: Path) -> str:
+def _content_digest(path: Path) -> str:
+    """Returns a digest of the tensors of a safetensors file, by name.
+
+    Raises:
+        SnapshotError: It is no such file.
+        StorageError: It cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            if start > _MAX_HEADER_BYTES:
+                raise EOFError
+            header = cast("dict[str, Any]", json.loads(file.read(start - 8)))
+            header.pop("__metadata__", None)
+            tensors = [(plain_name(name), entry) for name, entry in header.items()]
+            for name, entry in sorted(tensors, key=lambda tensor: tensor[0]):
+                told = [name, entry["dtype"], entry["shape"]]
+                digest.update(json.dumps(told).encode())
+                at, stop = entry["data_offsets"]
+                file.seek(start + at)
+                while at < stop:
+                    data = file.read(min(_CHUNK_BYTES, stop - at))
+                    if not data:
+                        raise EOFError
+                    digest.update(data)
+                    at += len(data)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        OverflowError,
+    ):
+        msg = f"weights {str(path)!r} are no safetensors file, or a damaged one"
+        raise SnapshotError(msg) from None
+    return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    """Returns a digest of the bytes of a file.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(
                 file, lambda: hashlib.blake2b(digest_size=16)
             ).hexdigest()
     except OSError as error:
-        msg = f"weights {str(path)!r} cannot be read: {error.strerror or error}"
-        raise StorageError(msg) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"weights {str(path)!r} cannot be read: {error.strerror or error}"
+    )
 
 
 def _shown(key: str, value: object) -> str:
     if key == "weights" and isinstance(value, str):
-        return f"a file with the digest {value[:_SHOWN]}"
+        return f"a set with the digest {value[:_SHOWN]}"
     return repr(value)

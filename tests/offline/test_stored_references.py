@@ -219,7 +219,7 @@ def test_other_weights_than_those_that_scored_are_refused(
         service.open("s")
 
     write_weights(path, small_models.classifier(seed=2))
-    refused(session, tmp_path, r"weights was a file with the digest \w{16}, is now a f")
+    refused(session, tmp_path, r"weights was a set with the digest \w{16}, is now a s")
     path.unlink()
     with (
         opened(session, tmp_path) as service,
