@@ -48,12 +48,13 @@ def test_whoever_waits_for_the_number_of_steps_wakes_when_one_is_added(ledger):
 
 def test_a_step_asked_for_and_given_up_many_times_keeps_nothing(ledger):
     steps = DefinedSteps("s", ledger, threading.Condition())
-    given_up = []
-    for _ in range(100):
+
+    def give_up():
         future = steps.future(0)
         future.cancel()
-        given_up.append(weakref.ref(future))
-    del future
+        return weakref.ref(future)
+
+    given_up = [give_up() for _ in range(100)]
     kept = steps.future(0)
     gc.collect()
 
