@@ -1,4 +1,4 @@
-"""What a selection from a large scored pool costs: time and memory of the command.
+"""What a selection costs: from a large scored pool, and of a subset by embeddings.
 
     python -m benchmarks.select [--quick] [--json FILE]
 
@@ -6,6 +6,10 @@ The scores are a folder as ``curator score`` writes it: a loss and an entropy of
 million examples, in 611 files. Each row is one call of ``curator select`` as a user has
 it, in a process of its own: imports, reading, the policy, the report and the file.
 Memory is the peak of the process as the kernel counts it.
+
+Then 1000 of 10,000 embeddings are chosen by k-center, facility location and log
+determinant, and by what else does that: ``python -m benchmarks.select_subsets``, which
+takes other numbers too.
 """
 
 import argparse
@@ -18,15 +22,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from benchmarks import select_subsets
 from benchmarks.report import Report, Target
 from curator.offline._manifest import Manifest, agree
-from curator.offline._shards import shard_path, write_shard
+from curator.offline._shards import Block, ShardWriter
 from curator.policies import POLICIES
 
 NUM_EXAMPLES = 10_000_000
 QUICK_EXAMPLES = 100_000
+NUM_EMBEDDINGS = 10_000
+QUICK_EMBEDDINGS = 1_000
 SHARD_SIZE = 16_384
 MAX_SECONDS = 30.0
 MAX_MB = 2000.0
@@ -45,15 +51,26 @@ BY_POLICY = {
 def main() -> None:
     """Measures every way to select, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", metavar="FILE", help="also write the result there")
     parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_EXAMPLES:,} examples"
+        "--json",
+        metavar="FILE",
+        help="also write the result there, and that of subsets to FILE-subsets",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"{QUICK_EXAMPLES:,} examples, subsets of {QUICK_EMBEDDINGS:,}",
     )
     arguments = parser.parse_args()
     report = measure(QUICK_EXAMPLES if arguments.quick else NUM_EXAMPLES)
     report.print()
+    num_embeddings = QUICK_EMBEDDINGS if arguments.quick else NUM_EMBEDDINGS
+    subsets = select_subsets.measure(num_embeddings, 384, num_embeddings // 10, 0)
+    subsets.print()
     if arguments.json:
-        report.write(Path(arguments.json))
+        file = Path(arguments.json)
+        report.write(file)
+        subsets.write(file.with_stem(f"{file.stem}-subsets"))
 
 
 def measure(num_examples: int) -> Report:
@@ -133,17 +150,16 @@ def write_scores(folder: Path, num_examples: int) -> None:
     folder.mkdir()
     agree(folder, manifest)
     rng = np.random.default_rng(0)
-    for shard in range(manifest.num_shards):
-        start, stop = manifest.span(shard)
-        size = stop - start
-        columns = {
-            "example_id": np.arange(start, stop),
-            "entropy": rng.gamma(3.0, 0.5, size).astype(np.float32),
-            "loss": rng.gamma(2.0, 1.0, size).astype(np.float32),
-        }
-        block = pa.record_batch({name: pa.array(it) for name, it in columns.items()})
-        counts = {"entropy": 0, "loss": 0}
-        write_shard(shard_path(folder, shard), [block], manifest, counts)
+    with ShardWriter(folder, manifest) as writer:
+        for shard in range(manifest.num_shards):
+            start, stop = manifest.span(shard)
+            size = stop - start
+            features = {
+                "reference.entropy": rng.gamma(3.0, 0.5, size).astype(np.float32),
+                "reference.loss": rng.gamma(2.0, 1.0, size).astype(np.float32),
+            }
+            writer.begin(shard, [Block(np.arange(start, stop), features)])
+        writer.wait()
 
 
 if __name__ == "__main__":

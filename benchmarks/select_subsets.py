@@ -1,44 +1,104 @@
 """Selection of subsets by embeddings, against what people use.
 
-k-center against DeepCore's loop (in torch, as it is there), facility location against
-apricot, where that is installed, and against DeepCore's lazy greedy; all of them exact,
-on the same embeddings, judged by the same objective in float64.
+    python -m benchmarks.select_subsets [--num-examples N] [--json FILE]
 
-Run: ``python -m benchmarks.select_subsets --num-examples 10000 --num-selected 1000``
+k-center against DeepCore's loop (in torch, as it is there); facility location against
+DeepCore's lazy greedy as it is there, against apricot's, where that is installed, with
+all similarities made by one product, and against a plain one written by hand, which has
+no target. All of them are exact, run on the same embeddings, and are judged by the same
+objective in float64. Ours runs before each peer and after the last; its median counts.
+How many times longer a peer takes is by processor time; ``OMP_NUM_THREADS=1`` makes
+that the time of one core.
+
+Peers of facility location hold all similarities. Where memory is too small for that the
+table says how much it would take. What fits always is DeepCore's lazy greedy that makes
+similarities when it needs them: that is measured for some steps, and the sum over the
+fewest steps that it could make is in the table as an estimate.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+import importlib.util
+import os
+import statistics
 import time
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.report import Report, Target
+from benchmarks.select_peers import (
+    apricot_facility,
+    deepcore_facility,
+    deepcore_k_center,
+    lazy_facility,
+    least_without_matrix,
+)
 from curator.policies import FacilityLocation, KCenter, LogDet, Policy
 from curator.rng import Noise
 
-__all__ = ["embeddings", "run"]
+__all__ = ["embeddings", "measure"]
+
+MIN_TIMES_FASTER = 10.0
+SAME_OBJECTIVE = 1e-6
 
 _FEATURE = "pool.embedding"
 _NOISE = Noise(seed=0, step=0)
 
-# apricot and DeepCore hold all similarities: above this they take over 3 GB (float64).
-_MAX_PEER = 20_000
+# A peer that holds similarities takes up to five times as much while it makes them.
+_TIMES_HELD = 5
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
+class _Peer:
+    """Another way to select by the same policy.
+
+    Attributes:
+        name: For the table.
+        choose: Returns what it chooses.
+        held: Bytes of similarities that it holds.
+        is_used: Whether people use it, and the target is about it.
+    """
+
+    name: str
+    choose: Callable[[], np.ndarray]
+    held: int = 0
+    is_used: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class _Choice:
     """What was chosen, and how long it took, by the clock and by the processors."""
 
     indices: np.ndarray
     seconds: float
     cpu_seconds: float
+
+
+def main() -> None:
+    """Measures all, and prints the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--num-examples", type=int, default=10_000)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--num-selected", type=int, default=1_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--json", metavar="FILE", help="also write the result there")
+    options = parser.parse_args()
+    report = measure(
+        options.num_examples,
+        options.width,
+        options.num_selected,
+        options.seed,
+        with_peers=not options.no_peers,
+    )
+    report.print()
+    if options.json:
+        report.write(Path(options.json))
 
 
 def embeddings(num: int, width: int, seed: int) -> np.ndarray:
@@ -61,15 +121,15 @@ def embeddings(num: int, width: int, seed: int) -> np.ndarray:
     return unit(topics[of] + noise + common).astype(np.float32)
 
 
-def run(
+def measure(
     num_examples: int,
     width: int,
     num_selected: int,
     seed: int,
     *,
     with_peers: bool = True,
-) -> dict[str, Any]:
-    """Measures each policy once, and its peers; one entry per policy.
+) -> Report:
+    """Measures each policy, and its peers.
 
     Args:
         num_examples: How many embeddings there are.
@@ -79,41 +139,118 @@ def run(
         with_peers: Whether to run the peers too.
     """
     rows = embeddings(num_examples, width, seed)
-    results: dict[str, Any] = {
-        "num_examples": num_examples,
-        "width": width,
-        "num_selected": num_selected,
-        "threads": torch.get_num_threads(),
-    }
-    centres = _choose(KCenter(embeddings=_FEATURE), rows, num_selected)
-    peers: dict[str, Callable[[], np.ndarray]] = {
-        "deepcore": lambda: _deepcore_k_center(
-            rows, num_selected, int(centres.indices[0])
+    table = _Table(rows, num_selected)
+    facility = _facility_peers(rows, num_selected) if with_peers else []
+    k_center = [_k_center_peer(rows, num_selected)] if with_peers else []
+    table.add(FacilityLocation(embeddings=_FEATURE), facility, _coverage)
+    if with_peers:
+        table.add_estimate()
+    table.add(KCenter(embeddings=_FEATURE), k_center, _radius)
+    table.add(LogDet(embeddings=_FEATURE), [], _log_det)
+    title = (
+        f"{num_selected:,} of {num_examples:,} embeddings of width {width}, "
+        f"{torch.get_num_threads()} threads, "
+        f"{_memory() / 1e9:.0f} GB of memory"
+    )
+    return Report(title=title, rows=table.rows, targets=table.targets)
+
+
+class _Table:
+    """The rows and the targets of the report."""
+
+    def __init__(self, embedded: np.ndarray, num_selected: int) -> None:
+        self.rows: list[dict[str, object]] = []
+        self.targets: list[Target] = []
+        self._embedded = embedded
+        self._num_selected = num_selected
+        self._ours = 0.0
+
+    def add(
+        self,
+        policy: Policy,
+        peers: list[_Peer],
+        objective: Callable[[np.ndarray, np.ndarray], float],
+    ) -> None:
+        """Measures a policy and its peers."""
+        ids = np.arange(len(self._embedded))
+
+        def choose() -> np.ndarray:
+            features = {_FEATURE: self._embedded}
+            return policy.select(ids, features, self._num_selected, _NOISE).indices
+
+        _reset_peak()
+        ours = [_time(choose)]
+        peak = _peak()
+        fit = [peer for peer in peers if _TIMES_HELD * peer.held <= _memory()]
+        theirs: dict[str, _Choice] = {}
+        for peer in fit:
+            theirs[peer.name] = _time(peer.choose)
+            ours.append(_time(choose))
+        seconds = statistics.median(choice.seconds for choice in ours)
+        self._ours = statistics.median(choice.cpu_seconds for choice in ours)
+        found = objective(self._embedded, ours[0].indices)
+        self._row(policy.name, "curator", seconds, self._ours, 1.0, peak, 0, found)
+        for peer in peers:
+            choice = theirs.get(peer.name)
+            if choice is None:
+                self._row(policy.name, peer.name, held=peer.held)
+                continue
+            times = choice.cpu_seconds / self._ours
+            value = objective(self._embedded, choice.indices)
+            self._row(
+                policy.name, peer.name, choice.seconds, choice.cpu_seconds, times,
+                None, peer.held, value,
+            )  # fmt: skip
+            if peer.is_used:
+                self._compare(policy.name, peer.name, times)
+            difference = abs(value / found - 1)
+            self.targets.append(
+                Target(
+                    f"{policy.name}, objective against {peer.name}",
+                    difference, "apart", f"<= {SAME_OBJECTIVE:g}",
+                    difference <= SAME_OBJECTIVE,
+                )
+            )  # fmt: skip
+
+    def add_estimate(self) -> None:
+        """Adds what a facility location that holds no similarities takes at least."""
+        name = "DeepCore, none held: estimate"
+        seconds = least_without_matrix(self._embedded)
+        times = seconds / self._ours
+        self._row("facility_location", name, None, seconds, times)
+        self._compare("facility_location", name, times)
+
+    def _compare(self, policy: str, peer: str, times: float) -> None:
+        self.targets.append(
+            Target(
+                f"{policy}, times faster than {peer}", times, "",
+                f">= {MIN_TIMES_FASTER:g}", times >= MIN_TIMES_FASTER,
+            )
+        )  # fmt: skip
+
+    def _row(
+        self,
+        policy: str,
+        by: str,
+        seconds: float | None = None,
+        cpu_seconds: float | None = None,
+        times: float | None = None,
+        peak: float | None = None,
+        held: int = 0,
+        objective: float | None = None,
+    ) -> None:
+        self.rows.append(
+            {
+                "select by": policy,
+                "of": by,
+                "s": seconds,
+                "CPU s": cpu_seconds,
+                "times": times,
+                "peak MB": peak,
+                "similarities GB": held / 1e9,
+                "objective": None if objective is None else f"{objective:.7g}",
+            }
         )
-    }
-    results["kcenter"] = _compare(
-        centres, peers if with_peers else {}, lambda chosen: _radius(rows, chosen)
-    )
-    facilities = _choose(FacilityLocation(embeddings=_FEATURE), rows, num_selected)
-    peers = {}
-    if num_examples <= _MAX_PEER:
-        peers["deepcore_lazy"] = lambda: _deepcore_facility(rows, num_selected)
-        if _apricot() is not None:
-            _apricot_facility(rows[:100], 2)  # which it compiles in
-            peers["apricot_lazy"] = lambda: _apricot_facility(rows, num_selected)
-    results["facility_location"] = _compare(
-        facilities, peers if with_peers else {}, lambda chosen: _coverage(rows, chosen)
-    )
-    volume = _choose(LogDet(embeddings=_FEATURE), rows, num_selected)
-    results["logdet"] = _compare(volume, {}, lambda chosen: _log_det(rows, chosen))
-    return results
-
-
-def _choose(policy: Policy, rows: np.ndarray, num_selected: int) -> _Choice:
-    ids = np.arange(len(rows))
-    return _time(
-        lambda: policy.select(ids, {_FEATURE: rows}, num_selected, _NOISE).indices
-    )
 
 
 def _time(choose: Callable[[], np.ndarray]) -> _Choice:
@@ -124,107 +261,33 @@ def _time(choose: Callable[[], np.ndarray]) -> _Choice:
     )
 
 
-def _compare(
-    ours: _Choice,
-    peers: Mapping[str, Callable[[], np.ndarray]],
-    objective: Callable[[np.ndarray], float],
-) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "seconds": ours.seconds,
-        "cpu_seconds": ours.cpu_seconds,
-        "objective": objective(ours.indices),
-    }
-    for name, choose in peers.items():
-        peer = _time(choose)
-        result[name] = {
-            "seconds": peer.seconds,
-            "cpu_seconds": peer.cpu_seconds,
-            "objective": objective(peer.indices),
-            "times_slower": peer.seconds / ours.seconds,
-            "times_more_cpu": peer.cpu_seconds / ours.cpu_seconds,
-        }
-    return result
+def _k_center_peer(rows: np.ndarray, num_selected: int) -> _Peer:
+    def choose() -> np.ndarray:
+        policy = KCenter(embeddings=_FEATURE)
+        features = {_FEATURE: rows}
+        first = policy.select(np.arange(len(rows)), features, 1, _NOISE).indices
+        return deepcore_k_center(rows, num_selected, int(first[0]))
+
+    return _Peer("DeepCore", choose)
 
 
-def _deepcore_k_center(rows: np.ndarray, num_selected: int, first: int) -> np.ndarray:
-    """DeepCore's k_center_greedy, with the first centre given (PatrickZH/DeepCore)."""
-    matrix = torch.from_numpy(rows)
-    size = len(rows)
-
-    def distances(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        m, n = x.size(0), y.size(0)
-        xx = torch.pow(x, 2).sum(1, keepdim=True).expand(m, n)
-        yy = torch.pow(y, 2).sum(1, keepdim=True).expand(n, m).t()
-        found = xx + yy
-        found.addmm_(x, y.t(), beta=1, alpha=-2)
-        return found.clamp(min=1e-12).sqrt()
-
-    with torch.no_grad():
-        is_chosen = np.zeros(size, dtype=bool)
-        is_chosen[first] = True
-        chosen = [first]
-        # There all rows of distances are kept, which only costs memory.
-        mins = torch.full((size,), -1.0)
-        mins[~is_chosen] = distances(matrix[[first]], matrix[~is_chosen])[0]
-        while len(chosen) < num_selected:
-            place = int(torch.argmax(mins))
-            is_chosen[place] = True
-            chosen.append(place)
-            mins[place] = -1
-            free = torch.from_numpy(~is_chosen)
-            found = distances(matrix[[place]], matrix[free])[0]
-            mins[free] = torch.minimum(mins[free], found)
-    return np.array(chosen)
-
-
-def _deepcore_facility(rows: np.ndarray, num_selected: int) -> np.ndarray:
-    """DeepCore's FacilityLocation with its LazyGreedy, the better of its optimizers."""
-    kernel = (1 + rows @ rows.T) / 2
-    covered = np.zeros(len(rows), np.float32)
-
-    def gain(candidates: np.ndarray) -> np.ndarray:
-        above = kernel[:, candidates] - covered[:, None]
-        return np.maximum(0.0, above).sum(axis=0)
-
-    gains = gain(np.arange(len(rows)))
-    chosen: list[int] = []
-    while len(chosen) < num_selected:
-        best, last = -np.inf, -1
-        while True:
-            place = int(gains.argmax())
-            if place == last:
-                break
-            gains[place] = gain(np.array([place]))[0]
-            if gains[place] >= best:
-                best, last = gains[place], place
-        chosen.append(place)
-        gains[place] = -np.inf
-        covered = np.maximum(covered, kernel[:, place])
-    return np.array(chosen)
-
-
-def _apricot() -> Any | None:
-    try:
-        import apricot  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
-    return apricot
-
-
-def _apricot_facility(rows: np.ndarray, num_selected: int) -> np.ndarray:
-    """Apricot's with its fastest exact optimizer, similarities by one product.
-
-    It works in float64; its own cosines and its two-stage optimizer take longer.
-    """
-    apricot: Any = _apricot()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exact = rows.astype(np.float64)
-        model = apricot.FacilityLocationSelection(
-            num_selected, metric="precomputed", optimizer="lazy"
+def _facility_peers(rows: np.ndarray, num_selected: int) -> list[_Peer]:
+    square = len(rows) ** 2
+    peers = [
+        _Peer("DeepCore", lambda: deepcore_facility(rows, num_selected), 4 * square),
+        _Peer(
+            "lazy greedy, by hand",
+            lambda: lazy_facility(rows, num_selected),
+            4 * square,
+            is_used=False,
+        ),
+    ]
+    if importlib.util.find_spec("apricot") is not None:
+        apricot_facility(rows[:100], 2)  # which it compiles in
+        peers.append(
+            _Peer("apricot", lambda: apricot_facility(rows, num_selected), 8 * square)
         )
-        model.fit((1 + exact @ exact.T) / 2)
-    return np.asarray(model.ranking)
+    return peers
 
 
 def _radius(rows: np.ndarray, chosen: np.ndarray) -> float:
@@ -249,44 +312,25 @@ def _log_det(rows: np.ndarray, chosen: np.ndarray) -> float:
     return float(np.linalg.slogdet(kernel)[1])
 
 
-def main() -> None:
-    """Prints a line for each policy and each peer, or JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--num-examples", type=int, default=10_000)
-    parser.add_argument("--width", type=int, default=384)
-    parser.add_argument("--num-selected", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    result = run(
-        options.num_examples,
-        options.width,
-        options.num_selected,
-        options.seed,
-        with_peers=not options.no_peers,
-    )
-    if options.json:
-        print(json.dumps(result, indent=2))
-        return
-    print(
-        f"{options.num_selected} of {options.num_examples} x {options.width}, "
-        f"{result['threads']} threads"
-    )
-    for policy in ("kcenter", "facility_location", "logdet"):
-        found = result[policy]
-        print(
-            f"{policy:18} {'curator':16} {found['seconds']:8.2f} s "
-            f"{found['cpu_seconds']:8.2f} CPU s            objective "
-            f"{found['objective']:.6f}"
-        )
-        for name, peer in found.items():
-            if isinstance(peer, dict):
-                print(
-                    f"{policy:18} {name:16} {peer['seconds']:8.2f} s "
-                    f"{peer['cpu_seconds']:8.2f} CPU s {peer['times_slower']:7.1f} x  "
-                    f"objective {peer['objective']:.6f}"
-                )
+def _memory() -> int:
+    """Returns the bytes of memory that the machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _reset_peak() -> None:
+    """Lets :func:`_peak` start anew, where the kernel can do that."""
+    reset = Path("/proc/self/clear_refs")
+    if reset.exists():
+        reset.write_text("5")
+
+
+def _peak() -> float | None:
+    """Returns the most memory of this process since, in MB, where the kernel tells."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    lines = status.read_text().splitlines()
+    return next(int(x.split()[1]) * 1024 / 1e6 for x in lines if x[:6] == "VmHWM:")
 
 
 if __name__ == "__main__":

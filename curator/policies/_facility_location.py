@@ -31,9 +31,10 @@ class FacilityLocation:
 
     Use it for a small subset that stands for a large pool; dense parts get more
     examples than sparse ones, and outliers come last, unlike with
-    :class:`curator.policies.KCenter`. Costs O(n^2 D), a few times over, at the speed of
-    matrix products; memory O(n D) and 1 to 2 GiB beside it for large n. Deterministic;
-    equal gains are ordered by a hash of the example id.
+    :class:`curator.policies.KCenter`. Costs one product of each pair, O(n^2 D), and
+    what that costs again for each choice that a sample does not foresee; memory O(n D)
+    and up to 2 GiB beside it for large n. Deterministic; equal gains are ordered by a
+    hash of the example id.
 
     Source: Mirzasoleiman, Bilmes, Leskovec 2020, "Coresets for data-efficient training
     of machine learning models", arXiv 1906.01827; the lazy evaluation is that of Minoux

@@ -20,7 +20,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from curator.policies._embeddings import coarse, coarse_one
 
-__all__ = ["FallingKeys", "take_greedily"]
+__all__ = ["FallingKeys", "highest", "take_greedily"]
 
 # How many candidates are kept up to date, at least, and how long a run of choices among
 # them is to be.
@@ -91,7 +91,7 @@ def take_greedily(
         best = _best(keys, ranks, num_skipped) if turn or first is None else first
         take(best, float(keys[best]))
         turn += 1
-        active, bound = _highest(keys, num_active)
+        active, bound = highest(keys, num_active)
         run = _Active(rows[active], keys[active], ranks[active])
         run_start = turn
         while turn < num_taken and len(active):
@@ -124,7 +124,7 @@ class _Active:
         self.rows, self.keys, self.ranks = rows, keys, ranks
 
 
-def _highest(
+def highest(
     keys: Float64[np.ndarray, " n"], num_wanted: int
 ) -> tuple[Int64[np.ndarray, " m"], float]:
     """Returns the candidates with the highest keys, and the highest of the others'."""

@@ -62,15 +62,86 @@ def test_every_choice_gains_as_much_as_any_other_would(seed, num, width):
     assert selection.stats["coverage"] == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("kept", [0, 1 << 28])
-@pytest.mark.parametrize("share", [0.0, 1 / 16, 1.0])
-def test_how_it_is_computed_changes_no_choice(kept, share, monkeypatch):
+@pytest.mark.parametrize(
+    "changed",
+    [
+        # All by products; all by pairs.
+        {"_MAX_SHARE": 0.0},
+        {"_MAX_SHARE": 1.0},
+        # Little is foreseen right: all pairs are looked at again, or those missing.
+        {"_SAMPLE": 1, "_LIKELY": 0.0, "_MIN_LIKELY": 1, "_MAX_MISSING": 0},
+        {"_SAMPLE": 1, "_LIKELY": 0.0, "_MIN_LIKELY": 1, "_MAX_MISSING": 1},
+        {"_SAMPLE": 1, "_LIKELY": 0.0, "_MAX_FORESEEN": 3, "_MAX_SHARE": 1 / 40},
+        {"_LARGER_SAMPLE": 100, "_MIN_LIKELY": 1},
+        {"_ACTIVE": 3, "_LOOKED_AT": 1, "_MAX_LOOKED_AT": 2},
+    ],
+    ids=" ".join,
+)
+def test_how_it_is_computed_changes_no_choice(changed, monkeypatch):
     rows = clustered(700, seed=2)
     plain = select(rows, 70)
 
-    monkeypatch.setattr(module, "_MAX_KEPT", kept)
-    monkeypatch.setattr(module, "_MAX_SHARE", share)
+    for name, value in changed.items():
+        monkeypatch.setattr(module, name, value)
     other = select(rows, 70)
+
+    np.testing.assert_array_equal(plain.indices, other.indices)
+    np.testing.assert_allclose(scores_of(plain), scores_of(other), atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    num=st.integers(2, 60),
+    num_copies=st.integers(1, 3),
+    likely=st.sampled_from([1, 2, 128]),
+    larger=st.sampled_from([1, 5, 8192]),
+    sample=st.sampled_from([1, 3, 1024]),
+    missing=st.sampled_from([0.0, 0.3, 1.0]),
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+)
+def test_what_was_foreseen_wrong_changes_no_choice(
+    seed, num, num_copies, likely, larger, sample, missing, share
+):
+    distinct = np.random.default_rng(seed).standard_normal((num, 4))
+    rows = np.repeat(distinct, num_copies, axis=0).astype(np.float32)
+    num_taken = max(2, len(rows) // 2)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MIN_LIKELY", likely)
+        patch.setattr(module, "_LARGER_SAMPLE", larger)
+        patch.setattr(module, "_SAMPLE", sample)
+        patch.setattr(module, "_MAX_MISSING", missing)
+        patch.setattr(module, "_MAX_SHARE", share)
+        selection = select(rows, num_taken)
+
+    matrix = similarities(rows)
+    covered = np.zeros(len(rows))
+    for chosen, score in zip(selection.indices, scores_of(selection), strict=True):
+        gains = np.maximum(matrix - covered, 0).mean(axis=1)
+        assert score == pytest.approx(gains[chosen], abs=1e-6)
+        assert gains[chosen] >= gains.max() * (1 - 1e-4) - 1e-6
+        covered = np.maximum(covered, matrix[chosen])
+    assert len(np.unique(selection.indices)) == num_taken
+
+
+@pytest.mark.parametrize("missing", [0.0, 1.0])
+def test_a_choice_that_was_not_foreseen_is_made_all_the_same(missing, monkeypatch):
+    rows = clustered(1300, seed=6, topics=40)
+    plain = select(rows, 100)
+    foresee = module.Coverage._foresee
+
+    def foresee_the_opposite(coverage, num_taken):
+        foreseen = foresee(coverage, num_taken)
+        covered = [foreseen.covered[0]]
+        for example in range(len(foreseen.covered) - 1):
+            cosines = coverage._rows @ -coverage._rows[example]
+            covered.append(np.maximum(covered[-1], cosines))
+        return foreseen._replace(covered=np.stack(covered))
+
+    monkeypatch.setattr(module.Coverage, "_foresee", foresee_the_opposite)
+    monkeypatch.setattr(module, "_MAX_MISSING", missing)
+    other = select(rows, 100)
 
     np.testing.assert_array_equal(plain.indices, other.indices)
     np.testing.assert_allclose(scores_of(plain), scores_of(other), atol=1e-6)
