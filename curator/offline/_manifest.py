@@ -99,6 +99,13 @@ def agree(folder: Path, manifest: Manifest) -> None:
         raise StorageError(msg) from error
     found = _flat(_parsed(text, path))
     given = _flat(json.loads(manifest.to_json()))
+    if found.get("format") != given["format"]:
+        msg = (
+            f"{str(folder)!r} holds scores of another version of batch-curator (format "
+            f"{found.get('format')}; this one writes {given['format']}). They can be "
+            "read, but not continued: choose another folder, or delete that one"
+        )
+        raise ConfigError(msg)
     changes = [
         f"{key} was {_shown(found.get(key))}, is now {_shown(given.get(key))}"
         for key in sorted({*found, *given})

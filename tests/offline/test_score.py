@@ -392,6 +392,20 @@ def test_scores_of_another_model_are_refused_and_the_differences_named(
         score(other, job(out))
 
 
+def test_scores_of_another_version_are_told_as_that(config: Config, out: Path) -> None:
+    score(config, job(out))
+    (path,) = out.glob("*.json")
+    table = json.loads(path.read_text())
+    path.write_text(json.dumps({**table, "format": 2}))
+
+    with pytest.raises(
+        ConfigError,
+        match=r"scores of another version of batch-curator \(format 2; this one writes "
+        r"3\)\. They can be read, but not continued: choose another folder, or delete",
+    ):
+        score(config, job(out))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
