@@ -58,6 +58,7 @@ def emoji() -> None:
         f"report {scores} {where} --out {OUT}/emoji-report --domain vendor "
         "--cosine 0.99"
     )
+    again("emoji-subset.parquet")
     curator(
         f"select {scores} --policy topk -o score=easy_reference -o loss=softmax "
         f"--fraction 0.5 {where} --compare vendor,wrong_caption "
@@ -85,6 +86,7 @@ def pairs() -> None:
         "--outputs loss,entropy,num_tokens"
     )
     curator(f"report {scores} {where} --out {OUT}/pairs-report --domain domain")
+    again("pairs-subset.parquet")
     curator(
         f"select {scores} --policy topk -o score=easy_reference --fraction 0.5 {where} "
         f"--compare domain,wrong_response --out {OUT}/pairs-subset.parquet"
@@ -93,6 +95,11 @@ def pairs() -> None:
         f"report {OUT}/pairs-subset.parquet --scores {scores} {where} "
         f"--domain domain --out {OUT}/pairs-subset-report"
     )
+
+
+def again(name: str) -> None:
+    """Removes what an earlier run of the demo selected: it is not written over."""
+    (OUT / name).unlink(missing_ok=True)
 
 
 def say(text: str) -> None:
