@@ -7,8 +7,8 @@ DeepCore's lazy greedy as it is there, against apricot's, where that is installe
 all similarities made by one product, and against a plain one written by hand, which has
 no target. All of them are exact, run on the same embeddings, and are judged by the same
 objective in float64. Ours runs before each peer and after the last; its median counts.
-How many times longer a peer takes is by processor time; ``OMP_NUM_THREADS=1`` makes
-that the time of one core.
+How many times longer a peer takes is by the clock, all with the threads that they take
+by default; processor time is beside it, and what the estimate is compared by.
 
 Peers of facility location hold all similarities. Where memory is too small for that the
 table says how much it would take. What fits always is DeepCore's lazy greedy that makes
@@ -163,7 +163,7 @@ class _Table:
         self.targets: list[Target] = []
         self._embedded = embedded
         self._num_selected = num_selected
-        self._ours = 0.0
+        self._cpu = 0.0
 
     def add(
         self,
@@ -187,15 +187,15 @@ class _Table:
             theirs[peer.name] = _time(peer.choose)
             ours.append(_time(choose))
         seconds = statistics.median(choice.seconds for choice in ours)
-        self._ours = statistics.median(choice.cpu_seconds for choice in ours)
+        self._cpu = statistics.median(choice.cpu_seconds for choice in ours)
         found = objective(self._embedded, ours[0].indices)
-        self._row(policy.name, "curator", seconds, self._ours, 1.0, peak, 0, found)
+        self._row(policy.name, "curator", seconds, self._cpu, 1.0, peak, 0, found)
         for peer in peers:
             choice = theirs.get(peer.name)
             if choice is None:
                 self._row(policy.name, peer.name, held=peer.held)
                 continue
-            times = choice.cpu_seconds / self._ours
+            times = choice.seconds / seconds
             value = objective(self._embedded, choice.indices)
             self._row(
                 policy.name, peer.name, choice.seconds, choice.cpu_seconds, times,
@@ -216,7 +216,7 @@ class _Table:
         """Adds what a facility location that holds no similarities takes at least."""
         name = "DeepCore, none held: estimate"
         seconds = least_without_matrix(self._embedded)
-        times = seconds / self._ours
+        times = seconds / self._cpu
         self._row("facility_location", name, None, seconds, times)
         self._compare("facility_location", name, times)
 
