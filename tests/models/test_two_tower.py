@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,22 +38,27 @@ def test_another_output_than_promised_is_named(
         embed(odd(**change), vectors(8))
 
 
-def test_a_module_that_returns_no_mapping_is_named(tmp_path: Path) -> None:
+def test_a_module_that_returns_other_columns_is_told() -> None:
     model = scorer("torch.nn:Identity", columns=["x"])
     # Identity gives the batch back, which is a mapping of x.
     with pytest.raises(ScoringError, match="returned x; expected"):
         embed(model, vectors(2))
 
-    model = scorer("torch.nn:ModuleList", columns=["x"])
-    with pytest.raises(ScoringError, match="raised NotImplementedError"):
-        embed(model, vectors(2))
 
-
-def test_what_the_module_raises_is_told_and_chained() -> None:
-    model = scorer("torch.nn:Linear", args={"in_features": 2, "out_features": 2})
+@pytest.mark.parametrize(
+    ("factory", "arguments", "error"),
+    [
+        ("torch.nn:Linear", {"in_features": 2, "out_features": 2}, TypeError),
+        ("torch.nn:Flatten", {}, AttributeError),
+    ],
+)
+def test_what_the_module_raises_is_told_and_chained(
+    factory: str, arguments: dict[str, int], error: type[Exception]
+) -> None:
+    model = scorer(factory, args=arguments)
 
     with pytest.raises(
-        ScoringError, match=r"'torch.nn:Linear' raised TypeError"
+        ScoringError, match=f"'{factory}' raised {error.__name__}"
     ) as info:
         embed(model, two_tower.rows(2))
-    assert isinstance(info.value.__cause__, TypeError)
+    assert isinstance(info.value.__cause__, error)
