@@ -17,6 +17,7 @@ from jaxtyping import Int64, UInt8
 
 from curator.config import ModelSpec, PoolSpec, RaySpec
 from curator.engine._scoring_worker import ScoringWorker, outputs_of
+from curator.engine._weight_turns import WeightTurns
 from curator.errors import ConfigError, CuratorError, PoolError
 from curator.models import Scorer, build_scorer
 from curator.pools import Pool, open_pool
@@ -116,8 +117,8 @@ def _inode(path: str) -> tuple[int, int, int]:
     return stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
-class _HandedRows:
-    """The rows of the shard at hand, as what a scoring worker reads from."""
+class _HandedRows(threading.local):
+    """The rows of the shard that a thread has, as what a scoring worker reads from."""
 
     def __init__(self, num_examples: int) -> None:
         self.num_examples = num_examples
@@ -137,12 +138,13 @@ class HostedScorer:
     """A :class:`ScoringWorker` that is told what to be after it has started.
 
     That it is built in :meth:`load` lets what goes wrong with models and pools arrive
-    as the error that it is. Two threads may score: one reads its rows while the other
-    has the device.
+    as the error that it is. Two threads may score: one reads its rows and makes them
+    ready while the other has the device.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._turns = WeightTurns()
         self._pool: Pool | None = None
         self._columns: dict[str, list[str]] = {}
         self._handed = _HandedRows(0)
@@ -195,22 +197,17 @@ class HostedScorer:
         Raises:
             CuratorError: As :meth:`ScoringWorker.score`.
         """
-        rows = self._rows(shard)
-        with self._lock:
-            self._handed.rows = rows
-            if snapshot is None or weights is None:
-                return self._worker.score(shard.ids, shard.needs, None)
-            copy = Path(self._folder.name, Path(snapshot.path).name)
-            for path in (Path(snapshot.path), copy):
-                if self._worker.holds(path):
-                    return self._worker.score(shard.ids, shard.needs, path)
-            if snapshot.is_here:
-                return self._worker.score(shard.ids, shard.needs, Path(snapshot.path))
-            try:
-                weights.tofile(copy)
-                return self._worker.score(shard.ids, shard.needs, copy)
-            finally:
-                copy.unlink(missing_ok=True)
+        self._handed.rows = self._rows(shard)
+        if not outputs_of("learner", shard.needs):
+            return self._worker.score(shard.ids, shard.needs, None)
+        files = self._files(snapshot)
+
+        def holds() -> bool:
+            return any(map(self._worker.holds, files))
+
+        with self._turns.scoring(holds, lambda: self._load(snapshot, weights)):
+            file = next(filter(self._worker.holds, files))
+            return self._worker.score(shard.ids, shard.needs, file)
 
     def hold(
         self,
@@ -265,6 +262,30 @@ class HostedScorer:
             self._pairs[place] = shard
             return shard.scores()
         return getattr(self._pairs[place], method)(*arguments)
+
+    def _files(self, snapshot: Snapshot | None) -> list[Path | None]:
+        """Returns where a snapshot may have been loaded from: its file, or a copy."""
+        if snapshot is None:
+            return [None]
+        path = Path(snapshot.path)
+        return [path, Path(self._folder.name, path.name)]
+
+    def _load(
+        self,
+        snapshot: Snapshot | None,
+        weights: UInt8[np.ndarray, " size"] | None,
+    ) -> None:
+        file, *copies = self._files(snapshot)
+        if snapshot is None or weights is None or snapshot.is_here:
+            self._worker.load(file)
+            return
+        (copy,) = copies
+        assert copy is not None
+        try:
+            weights.tofile(copy)
+            self._worker.load(copy)
+        finally:
+            copy.unlink(missing_ok=True)
 
     def _rows(self, shard: Shard) -> pa.RecordBatch:
         if shard.rows is not None:

@@ -102,10 +102,7 @@ class ScoringWorker:
         num_scored: dict[str, int] = {}
         wanted = outputs_of("learner", needs)
         if wanted and self._learner is not None:
-            weights = snapshot or self._configured
-            if weights is not None and weights != self._loaded:
-                self._learner.load(weights)
-                self._loaded = weights
+            self.load(snapshot)
             found = self._score(self._learner, ids, wanted)
             features |= {f"learner.{name}": value for name, value in found.items()}
             num_scored["learner"] = len(ids)
@@ -131,9 +128,26 @@ class ScoringWorker:
     ) -> Mapping[str, Feature]:
         return scorer.score(self._pool.take(ids, scorer.columns), outputs)
 
-    def holds(self, weights: Path) -> bool:
-        """Whether the learner has the weights of a file now."""
-        return weights == self._loaded
+    def load(self, snapshot: Path | None) -> None:
+        """Gives the learner weights, unless it has them.
+
+        Args:
+            snapshot: Their file; None for the weights it was built with.
+
+        Raises:
+            SnapshotError: They do not fit.
+            StorageError: They cannot be read.
+        """
+        weights = snapshot or self._configured
+        if self._learner is None or weights is None or weights == self._loaded:
+            return
+        self._learner.load(weights)
+        self._loaded = weights
+
+    def holds(self, snapshot: Path | None) -> bool:
+        """Whether :meth:`load` would change nothing."""
+        weights = snapshot or self._configured
+        return self._learner is None or weights is None or weights == self._loaded
 
     def check_snapshot(self, path: Path) -> None:
         """Checks that weights fit the learner.

@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,14 @@ __all__ = ["ModuleScorer"]
 _logger = logging.getLogger(__name__)
 
 
+class _MicroBatch(NamedTuple):
+    """Rows on the device: how many, with the padding; what module and head get."""
+
+    size: int
+    of_module: Batch
+    of_head: Batch
+
+
 class ModuleScorer:
     """Scores rows of a pool with a torch module, and a head that reads its output.
 
@@ -34,7 +43,8 @@ class ModuleScorer:
     or to a list of b Python values (strings, binary, all else). What it has to return
     depends on the head.
 
-    Safe to use from several threads; they score one after the other.
+    Safe to use from several threads: they have the device one after the other, and make
+    their input ready while they wait for it.
     """
 
     def __init__(
@@ -132,10 +142,12 @@ class ModuleScorer:
             )
             raise ValueError(msg)
         columns = {name: self._column(rows, name) for name in self.columns}
+        # Made while another thread may have the device, which then need not wait.
+        prepared = self._prepared(columns, rows.num_rows)
         with self._lock:
             while True:
                 try:
-                    return self._score(columns, rows.num_rows, outputs)
+                    return self._score(columns, rows.num_rows, outputs, prepared)
                 except (RuntimeError, MemoryError) as error:
                     if not _is_out_of_memory(error):
                         raise self._failed(error) from error
@@ -185,34 +197,62 @@ class ModuleScorer:
             raise ScoringError(msg)
         return column_to_torch(column, None)
 
+    def _prepared(
+        self, columns: Mapping[str, Column], num_rows: int
+    ) -> list[_MicroBatch]:
+        """Returns the first micro-batch, or none if the device has no room for it."""
+        size = self._micro_batch_size
+        try:
+            return [self._micro_batch(columns, slice(min(size, num_rows)), size)]
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise self._failed(error) from error
+            return []
+
     def _score(
-        self, columns: Mapping[str, Column], num_rows: int, outputs: frozenset[str]
+        self,
+        columns: Mapping[str, Column],
+        num_rows: int,
+        outputs: frozenset[str],
+        prepared: list[_MicroBatch],
     ) -> Mapping[str, Feature]:
-        """Scores all rows in micro-batches of the present size."""
+        """Scores all rows in micro-batches of the present size.
+
+        Args:
+            columns: The rows.
+            num_rows: How many they are.
+            outputs: What is asked for.
+            prepared: The first micro-batch, if it is made and of the present size; is
+                taken out, so that nobody holds on to its memory.
+        """
         size = self._micro_batch_size
         parts: list[Mapping[str, Feature]] = []
         for start in range(0, num_rows, size):
-            rows = slice(start, min(start + size, num_rows))
-            returned = self._forward(
-                self._micro_batch(columns, self._module_columns, rows, size)
-            )
-            # The head gets a copy of its own, whatever the module did to its input.
-            batch = self._micro_batch(columns, self._head.columns, rows, size)
+            batch = prepared.pop() if prepared else None
+            if batch is None or batch.size != size:
+                rows = slice(start, min(start + size, num_rows))
+                batch = self._micro_batch(columns, rows, size)
+            returned = self._forward(batch.of_module)
             with torch.inference_mode():
-                parts.append(self._reader(returned, batch, size, outputs))
+                parts.append(self._reader(returned, batch.of_head, size, outputs))
+            del batch, returned  # before the next one is made
         return {
             name: self._joined([part[name] for part in parts], num_rows)
             for name in sorted(outputs)
         }
 
     def _micro_batch(
-        self,
-        columns: Mapping[str, Column],
-        names: Sequence[str],
-        rows: slice,
-        size: int,
-    ) -> Batch:
-        return {name: self._padded(columns[name][rows], size) for name in names}
+        self, columns: Mapping[str, Column], rows: slice, size: int
+    ) -> _MicroBatch:
+        """Returns rows on the device, padded to ``size``.
+
+        The head gets a copy of its own, whatever the module does to its input.
+        """
+
+        def batch(names: Sequence[str]) -> Batch:
+            return {name: self._padded(columns[name][rows], size) for name in names}
+
+        return _MicroBatch(size, batch(self._module_columns), batch(self._head.columns))
 
     def _padded(self, values: Column, size: int) -> Column:
         """Returns values on the device, padded to ``size`` by repeating the last one.

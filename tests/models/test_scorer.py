@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import concurrent.futures
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,54 @@ def test_out_of_memory_halves_the_micro_batch_for_good(
     assert first.queries.shape == (9, 16)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert "micro_batch_size = 8; continuing with 4" in caplog.text
+
+
+def test_input_that_does_not_fit_in_memory_is_halved_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = scorer(columns=["image", "tokens"], micro_batch_size=16)
+    expected = embed(scorer(micro_batch_size=8), two_tower.rows(20))
+    pad = ModuleScorer._padded
+
+    def padded(self: ModuleScorer, values: Any, size: int) -> Any:
+        if size > 8:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+        return pad(self, values, size)
+
+    monkeypatch.setattr(ModuleScorer, "_padded", padded)
+
+    found = embed(model, two_tower.rows(20))
+
+    assert np.array_equal(bits(found), bits(expected))
+
+
+def test_input_is_made_ready_while_another_thread_has_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = scorer()
+    prepare, forward = ModuleScorer._prepared, ModuleScorer._forward
+    ready, at_work = threading.Barrier(2), threading.Event()
+
+    def prepared(self: ModuleScorer, *arguments: Any) -> Any:
+        made = prepare(self, *arguments)
+        if at_work.is_set():  # the second thread, while the first is in the model
+            ready.wait(30)
+        return made
+
+    def forwarded(self: ModuleScorer, batch: Any) -> object:
+        if not at_work.is_set():
+            at_work.set()
+            ready.wait(30)
+        return forward(self, batch)
+
+    monkeypatch.setattr(ModuleScorer, "_prepared", prepared)
+    monkeypatch.setattr(ModuleScorer, "_forward", forwarded)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        first = threads.submit(embed, model, two_tower.rows(16))
+        assert at_work.wait(30)
+        second = threads.submit(embed, model, two_tower.rows(16))
+
+        assert np.array_equal(bits(first.result()), bits(second.result()))
 
 
 def test_a_row_that_does_not_fit_in_memory_is_an_error() -> None:
