@@ -20,7 +20,7 @@ from curator.policies._embeddings import (
 from curator.policies._ranking import highest
 from curator.rng import Noise, mix
 from curator.types import Features, Selection
-from curator.vectors import k_means
+from curator.vectors import KMeansName, k_means
 
 __all__ = ["Dedup", "Duplicates", "KeepName", "find_duplicates"]
 
@@ -80,6 +80,9 @@ class Dedup:
         keep: Which of near copies comes first: ``hard``, the one farthest from the
             centre, as published; ``easy``, the nearest; ``random``.
         num_clusters: k; 0 is one for every 2048 examples.
+        k_means: Whose k-means makes the clusters: ``numpy``, ours, or ``faiss``, which
+            has to be installed where policies run. They round otherwise, so some
+            examples may be in another cluster.
 
     Stats: ``num_quarantined``, ``num_topped_up``, ``score_mean`` of the chosen;
     ``max_similarity``, the largest cosine of a chosen example to one before it;
@@ -98,10 +101,11 @@ class Dedup:
     embeddings: str = "reference.embeddings"
     keep: KeepName = "hard"
     num_clusters: int = 0
+    k_means: KMeansName = "numpy"
 
     def __post_init__(self) -> None:
         check_feature_name("embeddings", self.embeddings)
-        _check(self.keep, self.num_clusters)
+        _check(self.keep, self.num_clusters, self.k_means)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -119,6 +123,7 @@ class Dedup:
 
         Raises:
             FeatureError: The embeddings are missing, or not one row per candidate.
+            MissingDependencyError: faiss is asked for and not installed.
             ValueError: ``num_selected`` is out of range.
         """
         embedded = EmbeddedCandidates.of(
@@ -127,7 +132,12 @@ class Dedup:
         if embedded.num_drawn == 0:
             return embedded.select(np.empty(0, np.int64), scores=np.empty(0))
         found = _Neighbours.of(
-            embedded.rows, embedded.ids, self.keep, self.num_clusters, noise
+            embedded.rows,
+            embedded.ids,
+            self.keep,
+            self.num_clusters,
+            self.k_means,
+            noise,
         )
         novelty = 1 - found.similarity.astype(np.float64)
         drawn = highest(novelty, embedded.ids, embedded.num_drawn)
@@ -149,6 +159,7 @@ def find_duplicates(
     *,
     keep: KeepName = "hard",
     num_clusters: int = 0,
+    by: KMeansName = "numpy",
 ) -> Duplicates:
     """Returns which rows are near copies of others, and of which.
 
@@ -161,11 +172,13 @@ def find_duplicates(
         noise: The randomness.
         keep: As of :class:`Dedup`.
         num_clusters: As of :class:`Dedup`; 1 finds all copies.
+        by: Whose k-means, as of :class:`Dedup`.
 
     Raises:
+        MissingDependencyError: faiss is asked for and not installed.
         ValueError: An argument is out of range.
     """
-    _check(keep, num_clusters)
+    _check(keep, num_clusters, by)
     if not -1 <= threshold <= 1:
         msg = f"threshold must be a cosine, in [-1, 1]; got {threshold}"
         raise ValueError(msg)
@@ -176,7 +189,9 @@ def find_duplicates(
     cluster = np.full(len(rows), -1)
     similarity = np.full(len(rows), -1, np.float32)
     if len(places):
-        found = _Neighbours.of(scaled[places], ids[places], keep, num_clusters, noise)
+        found = _Neighbours.of(
+            scaled[places], ids[places], keep, num_clusters, by, noise
+        )
         cluster[places] = found.cluster
         similarity[places] = found.similarity
         group[places] = places[found.most_similar]
@@ -203,6 +218,7 @@ class _Neighbours:
         ids: Int64[np.ndarray, " n"],
         keep: KeepName,
         num_clusters: int,
+        by: KMeansName,
         noise: Noise,
     ) -> _Neighbours:
         """Looks for them.
@@ -212,10 +228,11 @@ class _Neighbours:
             ids: Their ids.
             keep: What comes before what.
             num_clusters: 0 for one of every 2048 rows.
+            by: Whose k-means.
             noise: The randomness.
         """
         wanted = num_clusters or -(-len(rows) // _CLUSTER_SIZE)
-        clusters = k_means(rows, wanted, noise.uniform(ids, chunk=1))
+        clusters = k_means(rows, wanted, noise.uniform(ids, chunk=1), by)
         distances = clusters.squared_distances.astype(np.float64)
         firsts = {
             "hard": -distances,
@@ -252,9 +269,12 @@ def _look_back(
         most_similar[places] = members[best[has_any]]
 
 
-def _check(keep: str, num_clusters: int) -> None:
+def _check(keep: str, num_clusters: int, by: str) -> None:
     if keep not in get_args(KeepName):
         msg = f"keep must be one of {', '.join(get_args(KeepName))}; got {keep!r}"
+        raise ValueError(msg)
+    if by not in get_args(KMeansName):
+        msg = f"k_means must be one of {', '.join(get_args(KMeansName))}; got {by!r}"
         raise ValueError(msg)
     if num_clusters < 0:
         msg = (

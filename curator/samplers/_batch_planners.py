@@ -6,7 +6,7 @@ Shapes: ``N`` is the number of examples, ``D`` the width of an embedding.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -18,6 +18,7 @@ from curator.samplers._batch_plans import (
     b3_plan,
     cluster_plan,
 )
+from curator.vectors import KMeansName, faiss
 
 __all__ = ["B3Batches", "BatchPlanner", "ClusterBatches"]
 
@@ -151,12 +152,14 @@ class ClusterBatches:
     Attributes:
         embeddings: What is clustered; of pairs both sides, each at length one.
         cluster_size: How many examples a cluster has; by default a whole batch.
+        k_means: Whose k-means; ``auto`` is that of faiss where it is installed.
     """
 
     name: ClassVar[str] = "clusters"
 
     embeddings: str = _EMBEDDINGS
     cluster_size: int | None = None
+    k_means: Literal["auto", "numpy", "faiss"] = "auto"
 
     def __post_init__(self) -> None:
         if self.cluster_size is not None:
@@ -167,15 +170,20 @@ class ClusterBatches:
         """None: like examples are together, whatever their label."""
 
     def settled(self, batch_size: int) -> ClusterBatches:
-        """Returns this with the cluster size that there will be.
+        """Returns this with the cluster size and the k-means that there will be.
 
         Raises:
             ValueError: ``batch_size`` is no multiple of the cluster size.
         """
-        if self.cluster_size is None:
-            return dataclasses.replace(self, cluster_size=batch_size)
-        _check_multiple(batch_size, self.cluster_size)
-        return self
+        size = batch_size if self.cluster_size is None else self.cluster_size
+        _check_multiple(batch_size, size)
+        return dataclasses.replace(self, cluster_size=size, k_means=self._by)
+
+    @property
+    def _by(self) -> KMeansName:
+        if self.k_means != "auto":
+            return self.k_means
+        return "numpy" if faiss() is None else "faiss"
 
     def plan(
         self,
@@ -195,6 +203,7 @@ class ClusterBatches:
             rows,
             batch_size=batch_size,
             cluster_size=self.cluster_size,
+            k_means=self._by,
             seed=seed,
             epoch=epoch,
         )

@@ -21,7 +21,7 @@ from curator.samplers._batch_graph import (
     part_by_growing,
     part_by_metis,
 )
-from curator.vectors import equal_clusters
+from curator.vectors import KMeansName, equal_clusters
 
 __all__ = ["BatchPlan", "PartitionerName", "b3_plan", "cluster_plan"]
 
@@ -201,6 +201,7 @@ def cluster_plan(
     *,
     batch_size: int,
     cluster_size: int | None = None,
+    k_means: KMeansName = "numpy",
     seed: int = 0,
     epoch: int = 0,
 ) -> BatchPlan:
@@ -216,6 +217,7 @@ def cluster_plan(
             here.
         batch_size: K, a multiple of ``cluster_size`` and at most N.
         cluster_size: How many examples a cluster has; K by default.
+        k_means: Whose k-means; ``faiss`` needs the package.
         seed: Of all that is random.
         epoch: Which epoch's order of the clusters.
 
@@ -224,6 +226,7 @@ def cluster_plan(
         centre of its cluster.
 
     Raises:
+        MissingDependencyError: faiss is asked for and not installed.
         ValueError: An argument is out of range, or embeddings are not finite or of
             length 0.
     """
@@ -232,7 +235,7 @@ def cluster_plan(
     _check_sizes(len(rows), batch_size, cluster_size)
     scaled = _unit("rows", rows)
     keys = Noise(seed, 0, "cluster_plan").uniform(np.arange(len(rows)))
-    clusters, centres = equal_clusters(scaled, cluster_size, keys)
+    clusters, centres = equal_clusters(scaled, cluster_size, keys, k_means)
     lengths = np.maximum(np.linalg.norm(centres, axis=1), 1e-12)
     cosines = np.einsum("ij,ij->i", scaled, centres[clusters]) / lengths[clusters]
     return BatchPlan.of(

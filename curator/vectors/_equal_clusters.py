@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from curator.vectors._k_means import k_means
+from curator.vectors._k_means import KMeansName, k_means
 from curator.vectors._neighbours import nearest
 
 __all__ = ["equal_clusters"]
@@ -18,7 +18,10 @@ _NUM_ROUNDS = 32
 
 
 def equal_clusters(
-    rows: Float32[np.ndarray, "n D"], size: int, keys: Float64[np.ndarray, " n"]
+    rows: Float32[np.ndarray, "n D"],
+    size: int,
+    keys: Float64[np.ndarray, " n"],
+    by: KMeansName = "numpy",
 ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, "k D"]]:
     """Returns clusters of ``size`` rows each, the last one of what is left over.
 
@@ -30,12 +33,13 @@ def equal_clusters(
         rows: Finite; at least one.
         size: At least 1.
         keys: A random number of each row, as for :func:`curator.vectors.k_means`.
+        by: Whose k-means.
 
     Returns:
         The cluster of each row, and the centres they were taken by.
     """
     num_clusters = -(-len(rows) // size)
-    found = k_means(rows, num_clusters, keys)
+    found = k_means(rows, num_clusters, keys, by)
     room = np.full(num_clusters, size)
     # The short one is the one that would be the smallest anyway.
     smallest = np.argmin(np.bincount(found.labels, minlength=num_clusters))

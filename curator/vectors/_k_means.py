@@ -6,13 +6,18 @@ Shapes: ``n`` is the number of rows, ``D`` their width, ``k`` the number of clus
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from curator.vectors._faiss import centres_by_faiss
 from curator.vectors._neighbours import nearest
 
-__all__ = ["Clusters", "k_means"]
+__all__ = ["Clusters", "KMeansName", "k_means"]
+
+KMeansName: TypeAlias = Literal["numpy", "faiss"]
+"""Whose k-means: ours, which is the same wherever NumPy is, or that of faiss."""
 
 _NUM_ROUNDS = 20
 
@@ -39,6 +44,7 @@ def k_means(
     rows: Float32[np.ndarray, "n D"],
     num_clusters: int,
     keys: Float64[np.ndarray, " n"],
+    by: KMeansName = "numpy",
 ) -> Clusters:
     """Returns clusters of rows with small squared distances to their means.
 
@@ -52,6 +58,11 @@ def k_means(
         keys: A random number of each row: centres start at those with the lowest ones.
             With the rows in an order of their own (by id) the result is a function of
             rows and keys.
+        by: Whose k-means moves the centres; with ``faiss`` a cluster that loses all
+            its rows becomes half of a large one instead.
+
+    Raises:
+        MissingDependencyError: faiss is asked for and not installed.
     """
     num_clusters = min(num_clusters, len(rows))
     sample = rows
@@ -60,14 +71,25 @@ def k_means(
         kept = np.sort(order[: num_clusters * _ROWS_PER_CLUSTER])
         sample = rows[kept]
     centres = rows[order[:num_clusters]]
+    if by == "faiss":
+        centres = centres_by_faiss(sample, centres, _NUM_ROUNDS)
+    else:
+        centres = _moved(sample, centres)
+    return Clusters(centres, *nearest(rows, centres))
+
+
+def _moved(
+    rows: Float32[np.ndarray, "n D"], centres: Float32[np.ndarray, "k D"]
+) -> Float32[np.ndarray, "k D"]:
+    """Returns the centres that Lloyd's algorithm comes to."""
     previous = None
     for _ in range(_NUM_ROUNDS):
-        labels, distances = nearest(sample, centres)
+        labels, distances = nearest(rows, centres)
         if previous is not None and np.array_equal(labels, previous):
             break
         previous = labels
-        centres = _means(sample, labels, distances, num_clusters)
-    return Clusters(centres, *nearest(rows, centres))
+        centres = _means(rows, labels, distances, len(centres))
+    return centres
 
 
 def _means(

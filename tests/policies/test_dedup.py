@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from embedding_worlds import clustered
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_worlds import scores_of, unit
 
+from curator.errors import MissingDependencyError
 from curator.policies import Dedup, find_duplicates
 from curator.rng import Noise
 
@@ -106,13 +109,16 @@ def test_one_more_example_that_stays_changes_nothing_for_the_rest():
     np.testing.assert_array_equal(loose.similarity, tight.similarity)
 
 
-def test_order_of_the_rows_changes_nothing():
+@pytest.mark.parametrize("by", ["numpy", "faiss"])
+def test_order_of_the_rows_changes_nothing(by):
     rows, _ = with_copies(3)
     ids = np.random.default_rng(0).permutation(1000)[: len(rows)]
     order = np.random.default_rng(1).permutation(len(rows))
 
-    plain = find_duplicates(rows, ids, 0.9, NOISE, num_clusters=5)
-    shuffled = find_duplicates(rows[order], ids[order], 0.9, NOISE, num_clusters=5)
+    def duplicates(rows: np.ndarray, ids: np.ndarray):
+        return find_duplicates(rows, ids, 0.9, NOISE, num_clusters=5, by=by)
+
+    plain, shuffled = duplicates(rows, ids), duplicates(rows[order], ids[order])
 
     np.testing.assert_array_equal(plain.kept[order], shuffled.kept)
     np.testing.assert_array_equal(ids[plain.group][order], ids[order][shuffled.group])
@@ -130,11 +136,14 @@ def test_rows_without_direction_stay_and_are_in_no_cluster():
     assert none.kept.all()
 
 
-def test_copies_are_found_in_clusters_too():
+@pytest.mark.parametrize("by", ["numpy", "faiss"])
+def test_copies_are_found_in_clusters_too(by):
     rows = clustered(3000, seed=4)
     twice = np.concatenate([rows, rows])
 
-    found = find_duplicates(twice, np.arange(6000), 0.9999, NOISE, num_clusters=12)
+    found = find_duplicates(
+        twice, np.arange(6000), 0.9999, NOISE, num_clusters=12, by=by
+    )
 
     # Equal rows are never in two clusters.
     assert found.kept.sum() == 3000
@@ -166,3 +175,20 @@ def test_wrong_fields_are_refused():
     object.__setattr__(policy, "keep", "best")
     with pytest.raises(ValueError, match="keep must be one of hard, easy, random"):
         policy.__post_init__()
+    policy = Dedup()
+    object.__setattr__(policy, "k_means", "sklearn")
+    with pytest.raises(ValueError, match="k_means must be one of numpy, faiss"):
+        policy.__post_init__()
+
+
+def test_the_policy_asks_the_k_means_it_is_told_to(monkeypatch):
+    rows, _ = with_copies(5)
+    features, ids = {"reference.embeddings": rows}, np.arange(len(rows))
+    policy = Dedup(num_clusters=4, k_means="faiss")
+
+    found = policy.select(ids, features, 60, NOISE)
+
+    assert found.stats["max_similarity"] < 0.95
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(MissingDependencyError, match="needs faiss"):
+        policy.select(ids, features, 60, NOISE)

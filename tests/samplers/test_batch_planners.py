@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -48,22 +49,28 @@ def test_clusters_are_of_both_sides_where_there_are_two():
     made = ClusterBatches(cluster_size=5)
     queries, targets = SIDES
 
+    by = "faiss"  # which is installed: it is auto
     both = made.plan(3 * queries, targets, batch_size=20, seed=3)
     one = made.plan(queries, queries, batch_size=20, seed=3)
 
     rows = np.concatenate([queries, targets], axis=1)
-    wanted = cluster_plan(rows, batch_size=20, cluster_size=5, seed=3)
+    wanted = cluster_plan(rows, batch_size=20, cluster_size=5, k_means=by, seed=3)
     np.testing.assert_array_equal(both.batches, wanted.batches)
-    wanted = cluster_plan(queries, batch_size=20, cluster_size=5, seed=3)
+    wanted = cluster_plan(queries, batch_size=20, cluster_size=5, k_means=by, seed=3)
     np.testing.assert_array_equal(one.batches, wanted.batches)
 
 
 def test_settled_leaves_nothing_open(monkeypatch):
-    assert ClusterBatches().settled(24) == ClusterBatches(cluster_size=24)
+    by_faiss = ClusterBatches(cluster_size=24, k_means="faiss")
+    by_numpy = dataclasses.replace(by_faiss, k_means="numpy")
+    assert ClusterBatches().settled(24) == by_faiss
+    assert ClusterBatches(k_means="numpy").settled(24) == by_numpy
     assert B3Batches().settled(64).partitioner == "metis"
     assert B3Batches(partitioner="numpy").settled(64).partitioner == "numpy"
     monkeypatch.setitem(sys.modules, "pymetis", None)
     assert B3Batches().settled(64).partitioner == "numpy"
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert ClusterBatches().settled(24) == by_numpy
 
 
 @pytest.mark.parametrize("made", [B3Batches(), ClusterBatches(cluster_size=32)])
@@ -84,6 +91,7 @@ def test_a_batch_size_that_is_no_multiple_is_refused(made):
         ({"name": "b3", "window": 0}, "window at least 1"),
         ({"name": "b3", "cluster_size": 0}, "cluster_size must be at least 1; got 0"),
         ({"name": "clusters", "cluster_size": 0}, "cluster_size must be at least 1"),
+        ({"name": "clusters", "k_means": "x"}, r"k_means: expected .*'faiss'; got"),
         ({"name": "clusters", "label": "a"}, r"unknown key 'batches\.label'"),
         ({"name": "b3", "partitioner": "kahip"}, r"batches\.partitioner: expected "),
     ],

@@ -190,8 +190,10 @@ def test_overflow_goes_where_its_edges_are():
 def test_the_same_seed_and_epoch_are_the_same_plan_and_epochs_differ():
     rows = unit(np.random.default_rng(2).standard_normal((200, 6))).astype(np.float32)
 
-    def plan(**arguments: int):
-        return cluster_plan(rows, batch_size=20, cluster_size=10, **arguments)
+    def plan(seed: int = 0, epoch: int = 0):
+        return cluster_plan(
+            rows, batch_size=20, cluster_size=10, seed=seed, epoch=epoch
+        )
 
     first = plan(epoch=3)
     np.testing.assert_array_equal(first.batches, plan(epoch=3).batches)

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curator.errors import MissingDependencyError
 from curator.vectors import equal_clusters, k_means, nearest, top_neighbours
 
 
@@ -50,10 +53,11 @@ def test_equal_neighbours_are_in_order_of_their_place():
     np.testing.assert_array_equal(found, [np.arange(6)])
 
 
-def test_clusters_of_blobs_do_not_mix_them():
+@pytest.mark.parametrize("by", ["numpy", "faiss"])
+def test_clusters_of_blobs_do_not_mix_them(by):
     rows, of = blobs(4, 100)
 
-    clusters = k_means(rows, 12, keys_of(rows))
+    clusters = k_means(rows, 12, keys_of(rows), by)
 
     for cluster in np.unique(clusters.labels):
         assert len(np.unique(of[clusters.labels == cluster])) == 1
@@ -135,3 +139,46 @@ def test_clusters_are_a_function_of_rows_and_keys():
     assert first.squared_distances.sum() == pytest.approx(
         second.squared_distances.sum()
     )
+
+
+def test_faiss_finds_clusters_about_as_tight():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((3000, 8)).astype(np.float32)
+
+    ours, theirs = (k_means(rows, 40, keys_of(rows), by) for by in ("numpy", "faiss"))
+
+    spread = [found.squared_distances.mean() for found in (ours, theirs)]
+    assert spread[1] == pytest.approx(spread[0], rel=0.02)
+    assert (ours.labels == theirs.labels).mean() > 0.9  # from the same first centres
+    assert not np.array_equal(ours.centres, theirs.centres)  # it really is another one
+
+
+def test_faiss_says_the_same_each_time_and_starts_where_the_keys_say():
+    rows, _ = blobs(7, 30)
+
+    first, again = (k_means(rows, 7, keys_of(rows), "faiss") for _ in range(2))
+    other = k_means(rows, 7, keys_of(rows, 1), "faiss")
+
+    np.testing.assert_array_equal(first.labels, again.labels)
+    np.testing.assert_array_equal(first.centres, again.centres)
+    assert not np.array_equal(first.labels, other.labels)
+
+
+@pytest.mark.parametrize("num", [1, 2, 40, 99])
+def test_faiss_takes_any_number_of_clusters(num):
+    rows = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+
+    found = k_means(rows, num, keys_of(rows), "faiss")
+
+    assert len(found.centres) == min(num, 40)
+    assert np.isfinite(found.centres).all()
+
+
+def test_without_faiss_asking_for_it_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    rows, _ = blobs(2, 10)
+
+    with pytest.raises(
+        MissingDependencyError, match=r"pip install 'batch-curator\[faiss"
+    ):
+        k_means(rows, 2, keys_of(rows), "faiss")
