@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import importlib.util
 import pkgutil
 from collections import Counter
 from pathlib import Path
@@ -42,6 +44,30 @@ def test_all_names_what_is_there(name: str) -> None:
     # That the list is sorted is ruff's to check (RUF022).
     assert [public for public in offered if not hasattr(module, public)] == []
     assert [public for public, times in Counter(offered).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("name", modules())
+def test_what_is_private_to_a_package_stays_there(name: str) -> None:
+    package = name.split(".")[:2]
+    source = importlib.util.find_spec(name)
+    assert source is not None
+    assert source.origin is not None
+    tree = ast.parse(Path(source.origin).read_text())
+
+    imported = [
+        node.module.split(".")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+    ]
+
+    private = [
+        ".".join(parts)
+        for parts in imported
+        if parts[0] == "curator"
+        and parts[:2] != package
+        and any(part.startswith("_") and part != "__main__" for part in parts)
+    ]
+    assert private == []
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

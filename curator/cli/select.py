@@ -24,8 +24,12 @@ from curator.errors import ConfigError
 from curator.policies import Policy
 
 if TYPE_CHECKING:
-    from curator.offline import SelectJob, SelectReport
-    from curator.offline._difference import CategoryDifference, NumberDifference
+    from curator.offline import (
+        CategoryDifference,
+        NumberDifference,
+        SelectJob,
+        SelectReport,
+    )
 
 __all__ = ["COMMAND", "add_arguments", "select"]
 

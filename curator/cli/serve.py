@@ -18,7 +18,7 @@ from curator.errors import ConfigError
 
 if TYPE_CHECKING:
     from curator.engine import Registry
-    from curator.service._metrics import MetricsServer
+    from curator.service.metrics import MetricsServer
 
 __all__ = ["COMMAND", "serve"]
 
@@ -71,7 +71,7 @@ def serve(
             registry.pool(name)  # a pool that cannot be read is an error now
         metrics = None
         if config.server.metrics is not None:
-            from curator.service._metrics import MetricsServer
+            from curator.service.metrics import MetricsServer
 
             metrics = MetricsServer(registry, config.server.metrics)
             cleanup.callback(metrics.close)

@@ -21,6 +21,7 @@ from curator.config._ray import RaySpec
 from curator.config._security import Permission, TlsSpec, TokenSpec, is_local
 from curator.config._server import ServerSpec
 from curator.config._specs import (
+    MODEL_OUTPUTS,
     Config,
     ModelSpec,
     PoolSpec,
@@ -31,6 +32,7 @@ from curator.config._specs import (
 )
 
 __all__ = [
+    "MODEL_OUTPUTS",
     "Config",
     "ModelSpec",
     "Permission",

@@ -6,10 +6,12 @@ from curator.engine._checkpoint import (
     checkpoint,
     restore,
 )
+from curator.engine._drafting import column_values
 from curator.engine._dropped import Dropped, dropped
 from curator.engine._executor import Executor, ScoringRequest, ScoringResult
 from curator.engine._executors import Executors
 from curator.engine._registry import Registry
+from curator.engine._scoring_worker import ScoringWorker
 from curator.engine._session import SessionEngine
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "SavedSession",
     "ScoringRequest",
     "ScoringResult",
+    "ScoringWorker",
     "SessionEngine",
     "checkpoint",
+    "column_values",
     "dropped",
     "restore",
 ]

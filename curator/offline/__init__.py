@@ -5,6 +5,7 @@ What is wanted of a model that never changes need not be computed while training
 """
 
 from curator.offline._batches import BatchPlanJob, BatchPlanReport, plan_batches
+from curator.offline._difference import CategoryDifference, NumberDifference
 from curator.offline._job import (
     DEFAULT_SHARD_SIZE,
     Progress,
@@ -30,8 +31,10 @@ __all__ = [
     "PLAN_KEY",
     "BatchPlanJob",
     "BatchPlanReport",
+    "CategoryDifference",
     "Losses",
     "Negatives",
+    "NumberDifference",
     "PlanJob",
     "PlanReport",
     "Progress",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from curator.config import did_you_mean
-from curator.engine._drafting import column_values
+from curator.engine import column_values
 from curator.errors import ConfigError
 from curator.offline._losses import Losses
 from curator.pools import Pool

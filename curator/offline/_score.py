@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from curator.config import Config
-from curator.engine._executor import ScoringResult
+from curator.engine import ScoringResult
 from curator.models import model_identity
 from curator.offline._examples import Examples
 from curator.offline._files import claimed

@@ -15,9 +15,8 @@ import pyarrow as pa
 from jaxtyping import Int64, Shaped
 
 from curator.columns import column_to_numpy
-from curator.config import Config, did_you_mean
-from curator.config._specs import MODEL_OUTPUTS
-from curator.engine._drafting import column_values
+from curator.config import MODEL_OUTPUTS, Config, did_you_mean
+from curator.engine import column_values
 from curator.errors import ConfigError
 from curator.offline._pools import open_configured_pool
 from curator.offline._scores import Scores

@@ -14,8 +14,13 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from curator.config import Config, ModelSpec, did_you_mean
-from curator.engine import Executor, Executors, ScoringRequest, ScoringResult
-from curator.engine._scoring_worker import ScoringWorker
+from curator.engine import (
+    Executor,
+    Executors,
+    ScoringRequest,
+    ScoringResult,
+    ScoringWorker,
+)
 from curator.errors import ConfigError
 from curator.offline._job import ScoreJob
 from curator.offline._pools import open_configured_pool

@@ -17,7 +17,7 @@ from curator.engine import Registry
 from curator.errors import ServiceError
 from curator.pools import MemoryPool
 from curator.service import Server
-from curator.service._metrics import MetricsServer
+from curator.service.metrics import MetricsServer
 
 LABELS = ("session", "model")
 
@@ -180,7 +180,7 @@ import sys
 sys.modules["prometheus_client"] = None
 from curator.errors import MissingDependencyError
 try:
-    import curator.service._metrics
+    import curator.service.metrics
 except MissingDependencyError as error:
     print(error)
 """
