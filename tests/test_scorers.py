@@ -120,8 +120,8 @@ def head(folder: str) -> Generator[tuple[subprocess.Popen[str], str]]:
 @contextlib.contextmanager
 def joined(address: str, folder: str) -> Generator[subprocess.Popen[str]]:
     """Yields the worker once its node has joined."""
-    options = ["--num-cpus", "2", "--num-gpus", "0", "--resources", '{"scorer": 1}']
-    options += ["--python-path", folder, "--", f"--temp-dir={folder}/n", *SMALL]
+    options = ["--python-path", folder, "--", f"--temp-dir={folder}/n", *SMALL]
+    options += ["--num-cpus=2", "--num-gpus=0", '--resources={"scorer": 1}']
     with started([sys.executable, str(SCORERS), "--address", address, *options]) as it:
         wait_for(it, "block forever")
         try:

@@ -171,9 +171,7 @@ def test_score_reports_what_is_wrong_in_one_line(tmp_path: Path) -> None:
         ([], "--address"),
         (["--address", "head"], "expected HOST:PORT, such as 10.0.0.1:6379; got 'he"),
         (["--address", "head:70000"], "expected HOST:PORT"),
-        (["--address", "h:1", "--num-cpus", "-1"], "at least 0; got '-1'"),
-        (["--address", "h:1", "--resources", "scorer"], "expected amounts by name"),
-        (["--address", "h:1", "--resources", '{"a": 0}'], "expected amounts by name"),
+        (["--address", "h:1", "--num-cpus", "2"], "unrecognized arguments: --num-cpus"),
         (["--address", "h:1", "--python-path", "nowhere"], "no folder 'nowhere'"),
     ],
 )

@@ -2,8 +2,8 @@
 
 ::
 
-    python workers/scorers.py --address HEAD:6379 [--num-cpus N] [--num-gpus N]
-        [--resources JSON] [--python-path DIR ...] [-- OPTION OF RAY START ...]
+    python workers/scorers.py --address HEAD:6379 [--python-path DIR ...]
+        [-- OPTION OF RAY START ...]
 
 The service (``server.executor = "ray"``) or ``curator score`` starts the scorers; this
 gives them a place. Exit status: 0 after SIGTERM or SIGINT, 1 when the cluster cannot be
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import platform
 import signal
@@ -22,7 +21,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import cast
 
 CONNECT_SECONDS = 10.0
 
@@ -31,12 +29,9 @@ def main() -> int:
     """Holds a node of a cluster and returns the exit status."""
     parser = argparse.ArgumentParser(
         description="Join a Ray cluster as a node for scorers, until SIGTERM.",
-        epilog="what follows -- goes to 'ray start' as it is",
+        epilog="what follows -- goes to 'ray start' as it is: -- --num-cpus=4",
     )
     parser.add_argument("--address", required=True, metavar="HOST:PORT", type=_address)
-    parser.add_argument("--num-cpus", type=_count, metavar="N", help="Ray counts them")
-    parser.add_argument("--num-gpus", type=_count, metavar="N", help="Ray counts them")
-    parser.add_argument("--resources", type=_resources, metavar="JSON", default="{}")
     parser.add_argument(
         "--python-path", nargs="+", default=[], type=_folder, metavar="DIR",
         help="where factories of models lie",
@@ -55,13 +50,8 @@ def main() -> int:
     except OSError as error:
         return _failed(f"no Ray cluster at {arguments.address}: {error}")
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    command += [f"--address={arguments.address}", f"--resources={arguments.resources}"]
-    for name in ("num_cpus", "num_gpus"):
-        value = getattr(arguments, name)
-        command += [] if value is None else [f"--{name.replace('_', '-')}={value}"]
-    return _hold(
-        [*command, *arguments.options], arguments.python_path, arguments.address
-    )
+    command += [f"--address={arguments.address}", *arguments.options]
+    return _hold(command, arguments.python_path, arguments.address)
 
 
 def _hold(command: list[str], python_path: list[str], address: str) -> int:
@@ -105,27 +95,6 @@ def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not (host and port.isdigit() and int(port) < 65536):
         msg = f"expected HOST:PORT, such as 10.0.0.1:6379; got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return text
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        msg = f"at least 0; got {text!r}"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
-
-
-def _resources(text: str) -> str:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or not all(
-        isinstance(amount, int | float) and amount > 0
-        for amount in cast("dict[str, object]", found).values()
-    ):
-        msg = f"expected amounts by name, such as '{{\"scorer\": 1}}'; got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     return text
 
