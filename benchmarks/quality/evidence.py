@@ -107,6 +107,8 @@ ACCOUNTING = f"""## How to read it
   proxy), *pick* (the policy) and *reference* (what was trained or computed before the
   run: charged in full here, though it could serve many runs). What every arm pays
   alike, reading rows and the ledger (*serve*), is beside them and in none of them.
+* **Wall s** is no measure of an arm here: the runs took turns with others on the same
+  cores, and more at some times than at others. The quickstart compares seconds.
 * **Equal steps**: scoring is free. **Equal device-seconds** (`_charged`): as many steps
   as the short uniform arm's train + score + pick buy. **Equal passes** (`_counted`): as
   many as its forward and backward passes buy, without what it costs to ship weights to

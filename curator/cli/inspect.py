@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.cli.command import Command, add_json, print_json
-from curator.cli.progress import pool_progress
+from curator.cli.progress import progress_shown
 from curator.cli.state import find_state
 from curator.config import (
     Config,
@@ -293,7 +293,7 @@ def _dropped(
     from curator.engine import dropped
 
     spec = _spec(ledger)
-    with pool_progress(), _pool(ledger, spec, config) as pool:
+    with progress_shown(), _pool(ledger, spec, config) as pool:
         left = dropped(spec, record, pool, ledger, folder / "plans")
     return {
         "step": record.step,

@@ -21,7 +21,7 @@ from curator.cli.plan_batches import (
     add_batch_arguments,
     plan_batches,
 )
-from curator.cli.progress import pool_progress
+from curator.cli.progress import progress_shown
 from curator.config import (
     Config,
     SessionSpec,
@@ -139,7 +139,7 @@ def plan(arguments: argparse.Namespace) -> int:
         else offline.read_losses(arguments.losses, arguments.loss or "loss")
     )
     with contextlib.ExitStack() as cleanup:
-        cleanup.enter_context(pool_progress())
+        cleanup.enter_context(progress_shown())
         pool = None
         if config is not None and pool_name is not None:
             opened = offline.open_configured_pool(config, pool_name)

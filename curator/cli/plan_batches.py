@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator.cli.command import options_table, positive, print_json
-from curator.cli.progress import pool_progress
+from curator.cli.progress import progress_shown
 from curator.config import load_config, parse_batches
 from curator.errors import ConfigError
 from curator.samplers import BATCH_PLANNERS
@@ -105,7 +105,7 @@ def plan_batches(arguments: argparse.Namespace) -> int:
         out=arguments.out,
     )
     config = None if arguments.config is None else load_config(arguments.config)
-    with pool_progress():
+    with progress_shown():
         report = offline.plan_batches(job, config)
     if arguments.json:
         print_json(dataclasses.asdict(report))

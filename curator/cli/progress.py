@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Generator
 
-__all__ = ["ProgressLine", "pool_progress"]
+from curator.progress import LOGGER
+
+__all__ = ["ProgressLine", "progress_shown"]
 
 # How often progress is shown.
 _TERMINAL_SECONDS, _LOG_SECONDS = 0.2, 30.0
-_POOLS = "curator.pools.progress"
 
 
 class ProgressLine:
@@ -61,14 +62,14 @@ class _Shown(logging.Handler):
 
 
 @contextlib.contextmanager
-def pool_progress() -> Generator[ProgressLine]:
-    """Shows how far pools are that are opened: indexed, decoded, copied or hashed.
+def progress_shown() -> Generator[ProgressLine]:
+    """Shows how far things are that take long: opening a pool, choosing examples.
 
     Yields:
         The line that it is shown on, for what else there is to show.
     """
     line = ProgressLine()
-    shown, logger = _Shown(line), logging.getLogger(_POOLS)
+    shown, logger = _Shown(line), logging.getLogger(LOGGER)
     level = logger.level
     logger.addHandler(shown)
     logger.setLevel(logging.INFO)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curator.cli.command import Command, add_json, positive, print_json
-from curator.cli.progress import pool_progress
+from curator.cli.progress import progress_shown
 from curator.cli.state import find_state
 from curator.config import load_config
 from curator.errors import ConfigError, PoolChangedError
@@ -98,7 +98,7 @@ def report(arguments: argparse.Namespace) -> int:
         choice=Choice(arguments.domain, arguments.text, arguments.image),
         threshold=arguments.cosine,
     )
-    with pool_progress():
+    with progress_shown():
         made = _make(arguments, options)
     written = write_report(made, folder)
     if arguments.json:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from curator.cli.command import Command, add_json, names, positive, print_json
-from curator.cli.progress import pool_progress
+from curator.cli.progress import progress_shown
 from curator.config import load_config
 from curator.errors import ConfigError
 
@@ -101,7 +101,7 @@ def score(arguments: argparse.Namespace) -> int:
         shard_size=arguments.shard_size or offline.DEFAULT_SHARD_SIZE,
     )
     if arguments.dry_run:
-        with pool_progress():
+        with progress_shown():
             estimate = offline.estimate(config, job)
         _print(estimate, _estimate_text(estimate, job), as_json=arguments.json)
         return 0
@@ -118,7 +118,7 @@ def score(arguments: argparse.Namespace) -> int:
     for number in _STOPS:
         signal.signal(number, stop)
     try:
-        with pool_progress() as line:
+        with progress_shown() as line:
             report = offline.score(
                 config,
                 job,

@@ -18,7 +18,7 @@ from curator.cli.command import (
     positive,
     print_json,
 )
-from curator.cli.progress import pool_progress
+from curator.cli.progress import progress_shown
 from curator.config import load_config, parse_policy
 from curator.errors import ConfigError
 from curator.policies import Policy
@@ -132,7 +132,7 @@ def select(arguments: argparse.Namespace) -> int:
         compare=None if arguments.compare is None else names(arguments.compare),
         rows=arguments.rows,
     )
-    with pool_progress():
+    with progress_shown():
         report = offline.select(job, config)
     if arguments.json:
         print_json(dataclasses.asdict(report))

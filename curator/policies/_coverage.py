@@ -36,6 +36,7 @@ from curator.policies._coverage_pairs import (
 )
 from curator.policies._embeddings import coarse, coarse_one
 from curator.policies._greedy import highest
+from curator.progress import Progress
 
 __all__ = ["Coverage"]
 
@@ -93,6 +94,7 @@ class Coverage:
         self._num_looked_at = 0
         # How many were taken when pairs were found, or dropped, last.
         self._num_before = 0
+        self._progress: Progress
 
     @property
     def current(self) -> Float32[np.ndarray, " n"]:
@@ -111,11 +113,12 @@ class Coverage:
         """
         # Nothing is covered, so that the sum over all examples is one product.
         bounds = len(self._rows) + self._rows @ self._rows.sum(axis=0, dtype=np.float64)
-        self._take(int(coarse(bounds).argmax()), bounds)
-        while len(self._taken) < num_taken:
-            bounds, pairs = self._take_foreseen(num_taken)
-            if pairs is not None:
-                self._take_by_pairs(bounds, pairs, num_taken)
+        with Progress("facility_location", num_taken, "choices") as self._progress:
+            self._take(int(coarse(bounds).argmax()), bounds)
+            while len(self._taken) < num_taken:
+                bounds, pairs = self._take_foreseen(num_taken)
+                if pairs is not None:
+                    self._take_by_pairs(bounds, pairs, num_taken)
         return self._order[self._taken], np.array(self._gains) / 2
 
     def _take_foreseen(
@@ -233,8 +236,7 @@ class Coverage:
             gain = float(own[best])
             if gain == -np.inf or coarse_one(gain) <= outside:
                 break
-            self._taken.append(int(among[best]))
-            self._gains.append(gain)
+            self._note(int(among[best]), gain)
             own[best] = -np.inf
             pairs.cover(self._taken[-1], self._covered)
             if len(self._taken) >= 2 * self._num_before:
@@ -244,11 +246,15 @@ class Coverage:
 
     def _take(self, candidate: int, gains: Float64[np.ndarray, " n"]) -> None:
         """Takes a candidate, by a product."""
-        self._taken.append(candidate)
-        self._gains.append(float(gains[candidate]))
+        self._note(candidate, float(gains[candidate]))
         gains[candidate] = -np.inf
         cosines = self._rows @ self._rows[candidate]
         np.maximum(self._covered, cosines, out=self._covered)
+
+    def _note(self, candidate: int, gain: float) -> None:
+        self._taken.append(candidate)
+        self._gains.append(gain)
+        self._progress.advance(1)
 
     def _gains_of(
         self, candidates: Int64[np.ndarray, " m"]

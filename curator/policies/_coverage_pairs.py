@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt64
 
+from curator.progress import Progress
+
 __all__ = [
     "BLOCK",
     "MAX_PACKED",
@@ -70,17 +72,22 @@ class Survey:
         buffer = np.empty(BLOCK**2, np.float32)
         kept: list[_OfBlock] = []
         num_sampled = foreseen.cosines.shape[1]
-        for place, own in enumerate(self._blocks):
-            for there, other in enumerate(self._blocks[place:], place):
-                if own.stop <= num_sampled:
-                    self._add(foreseen.cosines[other, own], there, place)
-                else:
-                    cosines = _like(buffer, rows[own], rows[other])
-                    np.matmul(rows[own], rows[other].T, out=cosines)
-                    self._add(cosines, place, there)
-            if foreseen.keeps_pairs:
-                kept.append(_OfBlock.of(self._found[place], len(rows)))
-                self._found[place] = []
+        num_pairs = len(rows) * (len(rows) + 1) // 2
+        with Progress("facility_location: cosines", num_pairs, "pairs") as progress:
+            for place, own in enumerate(self._blocks):
+                for there, other in enumerate(self._blocks[place:], place):
+                    if own.stop <= num_sampled:
+                        self._add(foreseen.cosines[other, own], there, place)
+                    else:
+                        cosines = _like(buffer, rows[own], rows[other])
+                        np.matmul(rows[own], rows[other].T, out=cosines)
+                        self._add(cosines, place, there)
+                # Of these with themselves and with all that come after.
+                size, num_left = own.stop - own.start, len(rows) - own.start
+                progress.advance(size * num_left - size * (size - 1) // 2)
+                if foreseen.keeps_pairs:
+                    kept.append(_OfBlock.of(self._found[place], len(rows)))
+                    self._found[place] = []
         self.pairs = Pairs(kept) if foreseen.keeps_pairs else None
 
     def _add(

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from curator.policies._embeddings import coarse, coarse_one
+from curator.progress import Progress
 
 __all__ = ["FallingKeys", "highest", "take_greedily"]
 
@@ -56,6 +57,7 @@ def take_greedily(
     keys: Float64[np.ndarray, " n"],
     ranks: Int64[np.ndarray, " n"],
     num_taken: int,
+    progress: Progress,
     *,
     first: int | None = None,
     num_skipped: int = 0,
@@ -69,6 +71,7 @@ def take_greedily(
             minus infinity for what was taken.
         ranks: Of equal keys the lowest of these is taken.
         num_taken: K, in [0, n].
+        progress: Of the K choices.
         first: What is taken first; the highest key if None.
         num_skipped: Take the candidate with the highest key but that many.
 
@@ -84,6 +87,7 @@ def take_greedily(
         taken[turn], keys_when_taken[turn] = candidate, key
         falling.choose(rows[candidate])
         keys[candidate] = -np.inf
+        progress.advance(1)
 
     while turn < num_taken:
         falling.lower(rows, keys, num_counted, turn)

@@ -20,6 +20,7 @@ from curator.policies._embeddings import (
 )
 from curator.policies._greedy import take_greedily
 from curator.policies._ranking import highest
+from curator.progress import Progress
 from curator.rng import Noise
 from curator.types import Features, Selection
 
@@ -110,15 +111,17 @@ class KCenter:
         rows, unit = _around_their_mean(embedded.rows)
         start = highest(noise.uniform(embedded.ids), embedded.ids, 1)
         squared = np.full(len(rows), np.inf)
-        taken, when_taken = take_greedily(
-            _Distances(rows.shape[1], embedded.num_drawn),
-            rows,
-            squared,
-            embedded.hashes(),
-            embedded.num_drawn,
-            first=int(start[0]),
-            num_skipped=int(self.trim * len(rows)),
-        )
+        with Progress(self.name, embedded.num_drawn, "choices") as progress:
+            taken, when_taken = take_greedily(
+                _Distances(rows.shape[1], embedded.num_drawn),
+                rows,
+                squared,
+                embedded.hashes(),
+                embedded.num_drawn,
+                progress,
+                first=int(start[0]),
+                num_skipped=int(self.trim * len(rows)),
+            )
         # Of the first one: how far its farthest candidate is, if there is another.
         first = rows - rows[taken[:1]]
         when_taken[0] = np.einsum("ij,ij->i", first, first, dtype=np.float64).max()

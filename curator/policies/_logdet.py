@@ -17,6 +17,7 @@ from curator.policies._candidates import check_score, score_needs
 from curator.policies._embeddings import EmbeddedCandidates, check_feature_name
 from curator.policies._features import read_scores
 from curator.policies._greedy import take_greedily
+from curator.progress import Progress
 from curator.rng import Noise
 from curator.scores import ScoreName
 from curator.types import Features, Selection
@@ -137,13 +138,15 @@ class LogDet:
             log_qualities = self.quality * deviations
             rows = rows * np.exp(log_qualities / 2).astype(np.float32)[:, None]
         posterior = _Posterior(rows.shape[1], embedded.num_drawn, self.ridge)
-        taken, _ = take_greedily(
-            posterior,
-            rows,
-            (1 + self.ridge) * np.exp(log_qualities),
-            embedded.hashes(),
-            embedded.num_drawn,
-        )
+        with Progress(self.name, embedded.num_drawn, "choices") as progress:
+            taken, _ = take_greedily(
+                posterior,
+                rows,
+                (1 + self.ridge) * np.exp(log_qualities),
+                embedded.hashes(),
+                embedded.num_drawn,
+                progress,
+            )
         gains = np.log(posterior.variances) + log_qualities[taken]
         return embedded.select(
             taken, scores=gains, stats={"log_det": float(gains.sum())}

@@ -16,7 +16,7 @@ from curator.pools._arrow import ArrowPool
 from curator.pools._derived import cache_folder, derive, local_copies
 from curator.pools._files import PoolFile, common_schema, find_files
 from curator.pools._packed import unpacked
-from curator.pools._progress import Progress
+from curator.progress import Progress
 
 __all__ = ["csv_pool"]
 

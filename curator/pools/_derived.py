@@ -14,7 +14,8 @@ from typing import TypeAlias
 
 from curator.errors import PoolChangedError, PoolError
 from curator.pools._files import PoolFile, file_at
-from curator.pools._progress import Progress, named
+from curator.pools._progress import named, reading
+from curator.progress import Progress
 
 __all__ = ["Build", "cache_folder", "derive", "local_copies"]
 
@@ -69,7 +70,7 @@ def derive(
         PoolChangedError: The files changed meanwhile.
     """
     if progress is None:
-        with Progress.of(kind, files, num_readings=num_readings) as own:
+        with reading(kind, files, num_readings=num_readings) as own:
             return derive(
                 folder, kind, files, build, num_readings=num_readings, progress=own
             )
@@ -146,7 +147,7 @@ def local_copies(files: Sequence[PoolFile], folder: Path) -> list[PoolFile]:
     remote = [file for file in files if file.local is None]
     if not remote:
         return list(files)
-    with Progress.of("copies", remote) as progress:
+    with reading("copies", remote) as progress:
         return [
             file if file.local is not None else _copied(file, folder, progress)
             for file in files

@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 from curator.errors import PoolError
 from curator.pools._digest_cache import open_digest_cache
 from curator.pools._files import PoolFile
-from curator.pools._progress import Progress
+from curator.pools._progress import reading
 from curator.pools._spans import row_bytes
+from curator.progress import Progress
 
 __all__ = [
     "Once",
@@ -86,7 +87,7 @@ def files_fingerprint(files: Sequence[PoolFile], cache: Path | None) -> str:
                 if digest is not None:
                     digests[name] = digest
             missing = [file for file in files if file.uri not in digests]
-            with Progress.of("fingerprint", missing or files) as progress:
+            with reading("fingerprint", missing or files) as progress:
                 found = threads.map(_digest, missing, repeat(progress))
                 # Kept one by one, so that an interrupted hour of hashing is not lost.
                 for file, digest in zip(missing, found, strict=False):

@@ -18,10 +18,11 @@ from curator.pools._derived import cache_folder, derive
 from curator.pools._files import PoolFile, file_at, file_in
 from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._mds_types import mds_columns
-from curator.pools._progress import Progress
+from curator.pools._progress import reading
 from curator.pools._ranges import RangeReader
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import locate, starts_of
+from curator.progress import Progress
 
 __all__ = ["MdsPool"]
 
@@ -64,7 +65,7 @@ class MdsPool:
             raise PoolError(msg)
         found = [_find(path, shard) for shard in shards]
         folder = cache_folder(fingerprint_cache)
-        with Progress.of("unpacked shards", found) as progress:
+        with reading("unpacked shards", found) as progress:
             self._files = [
                 _unpacked(file, shard, folder, progress)
                 for file, shard in zip(found, shards, strict=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from curator.errors import PoolError
 from curator.pools._files import PoolFile
-from curator.pools._progress import Progress
+from curator.progress import Progress
 
 __all__ = ["Unpacked", "unpacked"]
 

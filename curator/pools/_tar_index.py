@@ -13,7 +13,7 @@ import pyarrow as pa
 from curator.errors import PoolError
 from curator.pools._derived import derive
 from curator.pools._files import PoolFile
-from curator.pools._progress import Progress
+from curator.progress import Progress
 
 __all__ = ["KEY", "members_of", "places_of", "tar_index"]
 

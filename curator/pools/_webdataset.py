@@ -16,7 +16,7 @@ from curator.pools._arrow import map_file
 from curator.pools._derived import cache_folder
 from curator.pools._files import common_schema, file_at, find_files
 from curator.pools._fingerprint import Once, files_fingerprint
-from curator.pools._progress import Progress
+from curator.pools._progress import reading
 from curator.pools._ranges import RangeReader
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import Chunks, locate, starts_of
@@ -55,7 +55,7 @@ class WebDatasetPool:
         files = find_files(path, "webdataset")
         folder = cache_folder(fingerprint_cache)
         with (
-            Progress.of("index", files) as progress,
+            reading("index", files) as progress,
             ThreadPoolExecutor(_NUM_THREADS) as threads,
         ):
             indices = list(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int64
 
+from curator.progress import Progress
 from curator.rng import mix
 from curator.vectors import top_neighbours
 
@@ -28,8 +29,9 @@ __all__ = [
     "part_by_metis",
 ]
 
-# Queries whose neighbours are looked for at once.
+# Queries whose neighbours are looked for at once, and neighbours of all of them.
 _BLOCK = 4096
+_MAX_FOUND = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -84,21 +86,26 @@ def mutual_graph(
     """
     size = len(queries)
     wanted = min(skip + window, size - 1)
+    # So many more than the wanted ones may be of the query's own label.
     spare = 1 if labels is None else int(np.bincount(labels).max())
+    num_found = min(wanted + spare, size)
+    block = max(min(_BLOCK, _MAX_FOUND // num_found), 1)
     edges: list[np.ndarray] = []
     own_labels = np.arange(size) if labels is None else labels
-    for start in range(0, size, _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, size))
-        found = top_neighbours(
-            queries[rows].astype(np.float32, copy=False),
-            targets.astype(np.float32, copy=False),
-            min(wanted + spare, size),
-        )
-        is_ranked = own_labels[found] != own_labels[rows, None]
-        ranks = np.cumsum(is_ranked, axis=1)
-        in_window = is_ranked & (ranks > skip) & (ranks <= skip + window)
-        row, column = np.nonzero(in_window)
-        edges.append(rows[row] * size + found[row, column])
+    with Progress("b3: neighbours", size, "examples") as progress:
+        for start in range(0, size, block):
+            rows = np.arange(start, min(start + block, size))
+            found = top_neighbours(
+                queries[rows].astype(np.float32, copy=False),
+                targets.astype(np.float32, copy=False),
+                num_found,
+            )
+            is_ranked = own_labels[found] != own_labels[rows, None]
+            ranks = np.cumsum(is_ranked, axis=1)
+            in_window = is_ranked & (ranks > skip) & (ranks <= skip + window)
+            row, column = np.nonzero(in_window)
+            edges.append(rows[row] * size + found[row, column])
+            progress.advance(len(rows))
     forward = np.sort(np.concatenate(edges))
     backward = np.sort(forward % size * size + forward // size)
     places = np.searchsorted(backward, forward)

@@ -166,7 +166,7 @@ def b3_plan(
     if partitioner == "metis" and metis() is None:
         msg = (
             "partitioner 'metis' needs the package pymetis, which is not installed: "
-            "pip install pymetis, or use partitioner 'numpy'"
+            "pip install 'batch-curator[metis]', or use partitioner 'numpy'"
         )
         raise ValueError(msg)
     graph = mutual_graph(

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from curator.progress import Progress
 from curator.vectors._faiss import centres_by_faiss
 from curator.vectors._neighbours import nearest
 
@@ -83,12 +84,14 @@ def _moved(
 ) -> Float32[np.ndarray, "k D"]:
     """Returns the centres that Lloyd's algorithm comes to."""
     previous = None
-    for _ in range(_NUM_ROUNDS):
-        labels, distances = nearest(rows, centres)
-        if previous is not None and np.array_equal(labels, previous):
-            break
-        previous = labels
-        centres = _means(rows, labels, distances, len(centres))
+    with Progress("k-means", _NUM_ROUNDS, "rounds") as progress:
+        for _ in range(_NUM_ROUNDS):
+            labels, distances = nearest(rows, centres)
+            if previous is not None and np.array_equal(labels, previous):
+                break
+            previous = labels
+            centres = _means(rows, labels, distances, len(centres))
+            progress.advance(1)
     return centres
 
 

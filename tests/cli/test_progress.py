@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from subsets import outputs_of, write_scores
 
+import curator.progress
 from curator.cli import progress
 from curator.cli.__main__ import main
-from curator.cli.progress import ProgressLine, pool_progress
+from curator.cli.progress import ProgressLine, progress_shown
 from curator.config import load_config
 from curator.offline import open_configured_pool
-from curator.pools import _progress
 
 LONG_AGO = 10**18  # in 2001, in nanoseconds
 
@@ -81,10 +81,10 @@ def test_a_log_gets_lines_now_and_then(
 
 
 def test_the_logger_is_as_it_was_before() -> None:
-    logger = logging.getLogger("curator.pools.progress")
+    logger = logging.getLogger("curator.progress")
     before = (logger.level, list(logger.handlers))
 
-    with contextlib.suppress(KeyError), pool_progress():
+    with contextlib.suppress(KeyError), progress_shown():
         raise KeyError
 
     assert (logger.level, list(logger.handlers)) == before
@@ -100,8 +100,8 @@ def test_a_stderr_that_nobody_reads_does_not_fail_a_pool(
     monkeypatch.setattr(sys, "stderr", Broken())
     monkeypatch.setattr(progress, "_TERMINAL_SECONDS", 0.0)
 
-    with pool_progress():
-        logging.getLogger("curator.pools.progress").info("a")
+    with progress_shown():
+        logging.getLogger("curator.progress").info("a")
 
 
 # --- commands that open a pool of JSON lines for the first time ---
@@ -197,7 +197,7 @@ def test_a_pool_that_takes_a_while_is_told_on_stderr(
     name: str,
 ) -> None:
     capsys.readouterr()
-    monkeypatch.setattr(_progress, "_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(curator.progress, "_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(progress, "_LOG_SECONDS", 0.0)
 
     assert main(call(name, world)) == 0
@@ -227,9 +227,9 @@ def test_a_pool_that_is_quick_is_not_told(
 @pytest.mark.slow
 def test_serve_logs_it(world: Path) -> None:
     code = (
-        "import sys; from curator.pools import _progress;"
+        "import sys; from curator import progress;"
         "from curator.cli.__main__ import main;"
-        "_progress._EVERY_SECONDS = 0.0;"
+        "progress._EVERY_SECONDS = 0.0;"
         f"main(['serve', {str(world / 'server.toml')!r}, '--listen', '127.0.0.1:0'])"
     )
     with subprocess.Popen(
@@ -244,5 +244,5 @@ def test_serve_logs_it(world: Path) -> None:
         _, errors = process.communicate(timeout=60)
 
     assert process.returncode == 0
-    assert "INFO curator.pools.progress: jsonl.arrow of " in errors
+    assert "INFO curator.progress: jsonl.arrow of " in errors
     assert "INFO curator.pools: jsonl.arrow of " in errors

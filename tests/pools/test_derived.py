@@ -9,7 +9,7 @@ from curator.errors import PoolChangedError, PoolError
 from curator.pools import open_pool
 from curator.pools._derived import cache_folder, derive
 from curator.pools._files import file_at
-from curator.pools._progress import Progress
+from curator.progress import Progress
 
 LONG_AGO = 10**18  # in 2001, in nanoseconds
 

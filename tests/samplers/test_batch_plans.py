@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pair_worlds import unit
 
-from curator.samplers import PartitionerName, _batch_plans, b3_plan, cluster_plan
+from curator.samplers import (
+    PartitionerName,
+    _batch_graph,
+    _batch_plans,
+    b3_plan,
+    cluster_plan,
+)
 from curator.samplers._batch_graph import (
     NegativeGraph,
     balance,
@@ -213,6 +219,21 @@ def test_cluster_batches_are_of_like_examples():
     shares = [np.bincount(of[batch]).max() / 20 for batch in plan.batches]
     assert np.mean(shares) > 0.7
     assert plan.stats["similarity"] > 0.7
+
+
+def test_neighbours_are_the_same_however_few_are_looked_for_at_once(monkeypatch):
+    queries, targets, _ = blocks(6, 10)
+    labels = np.repeat([0, 1, 2], [40, 15, 5])  # most are of one label
+
+    def edges():
+        graph = mutual_graph(queries, targets, skip=1, window=8, labels=labels)
+        return graph.starts, graph.neighbours
+
+    at_once = edges()
+    for most in (1, 100, 1000):
+        monkeypatch.setattr(_batch_graph, "_MAX_FOUND", most)
+        for one, other in zip(edges(), at_once, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_without_metis_auto_grows_and_metis_is_an_error(monkeypatch):
