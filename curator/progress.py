@@ -25,12 +25,17 @@ class Progress:
         what: What is being done, for the log.
         total: How many of the units there are to do.
         unit: What they are, in the plural; bytes are told as GB.
+        is_even: Whether they take about as long each: then it is told how long the rest
+            will take.
     """
 
-    def __init__(self, what: str, total: int, unit: str = "bytes") -> None:
+    def __init__(
+        self, what: str, total: int, unit: str = "bytes", *, is_even: bool = True
+    ) -> None:
         self._what = what
         self._total = total
         self._unit = unit
+        self._is_even = is_even
         self._done = 0
         self._started = self._logged = time.monotonic()
         self._lock = threading.Lock()
@@ -45,13 +50,14 @@ class Progress:
             self._logged = now
             rate = self._done / max(now - self._started, 1e-9)
             speed = f", {rate / 1e6:.0f} MB/s" if self._unit == "bytes" else ""
+            left = max(self._total - self._done, 0) / max(rate, 1e-9)
             _log.info(
-                "%s: %.0f %% of %s%s, %.0f s left",
+                "%s: %.0f %% of %s%s%s",
                 self._what,
                 100 * self._done / max(self._total, 1),
                 self._told(self._total),
                 speed,
-                max(self._total - self._done, 0) / max(rate, 1e-9),
+                f", {left:.0f} s left" if self._is_even else "",
             )
 
     def leave_out(self, amount: int) -> None:

@@ -40,6 +40,15 @@ def test_what_is_counted_is_told(messages: Callable[[], list[str]]) -> None:
     assert re.fullmatch(r"a: 4,000 examples done in \d+ s", end)
 
 
+def test_of_what_is_uneven_it_is_not_foretold_how_long_the_rest_takes(
+    messages: Callable[[], list[str]],
+) -> None:
+    with Progress("a", 4, "choices", is_even=False) as made:
+        made.advance(1)
+
+    assert messages()[0] == "a: 25 % of 4 choices"
+
+
 def test_a_failure_is_not_told_as_an_end(messages: Callable[[], list[str]]) -> None:
     def fail() -> None:
         with Progress("a", 2_000_000_000) as made:

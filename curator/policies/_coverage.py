@@ -113,7 +113,10 @@ class Coverage:
         """
         # Nothing is covered, so that the sum over all examples is one product.
         bounds = len(self._rows) + self._rows @ self._rows.sum(axis=0, dtype=np.float64)
-        with Progress("facility_location", num_taken, "choices") as self._progress:
+        self._progress = Progress(
+            "facility_location", num_taken, "choices", is_even=False
+        )
+        with self._progress:
             self._take(int(coarse(bounds).argmax()), bounds)
             while len(self._taken) < num_taken:
                 bounds, pairs = self._take_foreseen(num_taken)
