@@ -267,25 +267,27 @@ class HostedScorer:
         """Returns where a snapshot may have been loaded from: its file, or a copy."""
         if snapshot is None:
             return [None]
-        path = Path(snapshot.path)
-        return [path, Path(self._folder.name, path.name)]
+        return [Path(snapshot.path), self._copy(snapshot)]
+
+    def _copy(self, snapshot: Snapshot) -> Path:
+        return Path(self._folder.name, Path(snapshot.path).name)
 
     def _load(
         self,
         snapshot: Snapshot | None,
         weights: UInt8[np.ndarray, " size"] | None,
     ) -> None:
-        file, *copies = self._files(snapshot)
-        if snapshot is None or weights is None or snapshot.is_here:
-            self._worker.load(file)
-            return
-        (copy,) = copies
-        assert copy is not None
-        try:
-            weights.tofile(copy)
-            self._worker.load(copy)
-        finally:
-            copy.unlink(missing_ok=True)
+        if snapshot is None:
+            self._worker.load(None)
+        elif weights is None or snapshot.is_here:
+            self._worker.load(Path(snapshot.path))
+        else:
+            copy = self._copy(snapshot)
+            try:
+                weights.tofile(copy)
+                self._worker.load(copy)
+            finally:
+                copy.unlink(missing_ok=True)
 
     def _rows(self, shard: Shard) -> pa.RecordBatch:
         if shard.rows is not None:
