@@ -60,7 +60,7 @@ def draw(results: Results, task: str, path: Path) -> None:
         and len(present := [arm for arm in arms if results.has(task, arm)]) > 1
     }
     width = 4.6 * len(panels)
-    figure, axes = plt.subplots(1, len(panels), figsize=(width, 3.8), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(width, 4.4), squeeze=False)
     for axis, (family, arms) in zip(axes[0], panels.items(), strict=True):
         lowest: list[float] = []
         for number, arm in enumerate(arms):
@@ -71,7 +71,10 @@ def draw(results: Results, task: str, path: Path) -> None:
         axis.set_xlabel("device-seconds: train + score + pick")
         axis.set_ylabel(results.headline(task))
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, loc="lower right")
+        # Below: inside, it hides whichever arm ends there.
+        axis.legend(
+            fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3
+        )
     figure.suptitle(task)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
