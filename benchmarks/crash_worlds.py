@@ -155,7 +155,7 @@ _NON_NEGATIVE = frozenset({"importance", "power"})
 _LEARNERS = {"joint": "two_tower", "uds": "causal_lm"}
 # These go by embeddings.
 _COVERAGE = frozenset(
-    {"dedup", "facility_location", "kcenter", "logdet", "sensitivity"}
+    {"dedup", "density", "facility_location", "kcenter", "logdet", "sensitivity"}
 )
 # These read losses, and have no score to choose.
 _OF_LOSSES = frozenset({"ccs", "color"})

@@ -11,7 +11,7 @@ import pytest
 from pair_worlds import unit
 
 from curator import progress
-from curator.policies import Dedup, FacilityLocation, KCenter, LogDet, Policy
+from curator.policies import Dedup, Density, FacilityLocation, KCenter, LogDet, Policy
 from curator.progress import LOGGER, Progress
 from curator.rng import Noise
 from curator.samplers import b3_plan
@@ -67,6 +67,7 @@ def test_a_failure_is_not_told_as_an_end(messages: Callable[[], list[str]]) -> N
     [
         (KCenter(), {"kcenter: 20 choices"}),
         (LogDet(), {"logdet: 20 choices"}),
+        (Density(), {"density: 1,500 examples"}),
         (Dedup(num_clusters=9), {"k-means: 20 rounds"}),
         (
             FacilityLocation(),

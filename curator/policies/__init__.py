@@ -10,6 +10,7 @@ from curator.policies._base import Policy, RememberingPolicy
 from curator.policies._ccs import CCS, Chunks, StreamedSelection
 from curator.policies._color import Color
 from curator.policies._dedup import Dedup, Duplicates, KeepName, find_duplicates
+from curator.policies._density import Density
 from curator.policies._domain_quota import DomainQuota
 from curator.policies._facility_location import FacilityLocation
 from curator.policies._importance import Importance
@@ -33,6 +34,7 @@ __all__ = [
     "Chunks",
     "Color",
     "Dedup",
+    "Density",
     "DomainQuota",
     "Duplicates",
     "FacilityLocation",
@@ -59,6 +61,7 @@ POLICIES: dict[str, type[Policy]] = {
     CCS.name: CCS,
     Color.name: Color,
     Dedup.name: Dedup,
+    Density.name: Density,
     DomainQuota.name: DomainQuota,
     FacilityLocation.name: FacilityLocation,
     Importance.name: Importance,

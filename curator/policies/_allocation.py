@@ -8,9 +8,17 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from curator.policies._ranking import random_order
 from curator.policies._systematic import draw_systematically
+from curator.rng import Noise
 
-__all__ = ["capped_shares", "first_of_groups", "round_shares", "water_fill"]
+__all__ = [
+    "capped_shares",
+    "draw_in_proportion",
+    "first_of_groups",
+    "round_shares",
+    "water_fill",
+]
 
 # A share this close to a whole number is one: 3 - 1e-12 places are three.
 _DECIMALS = 9
@@ -39,6 +47,29 @@ def capped_shares(
         split[over] = caps[over]
         is_open &= ~over
     return split
+
+
+def draw_in_proportion(
+    shares: Float64[np.ndarray, " n"],
+    ids: Int64[np.ndarray, " n"],
+    num_drawn: int,
+    noise: Noise,
+) -> tuple[Int64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
+    """Returns distinct positions that are drawn, and the chance that each had.
+
+    Args:
+        shares: What chances are in proportion to, above 0; those that would be above 1
+            are 1.
+        ids: Example ids of the candidates.
+        num_drawn: m, in [1, n].
+        noise: The randomness of this step, of which chunks 1 and 2 are used.
+    """
+    chances = capped_shares(shares, np.ones(len(shares)), float(num_drawn))
+    # Systematic draws in a random order: neighbours in it are not drawn together.
+    order = random_order(ids, noise, chunk=1)
+    (start,) = noise.uniform(np.zeros(1, np.int64), chunk=2)
+    drawn = order[draw_systematically(chances[order], num_drawn, float(start))]
+    return drawn, chances[drawn]
 
 
 def round_shares(

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from curator.policies._allocation import capped_shares
+from curator.policies._allocation import draw_in_proportion
 from curator.policies._candidates import WeightsName, check_weights
 from curator.policies._embeddings import (
     EmbeddedCandidates,
@@ -22,8 +22,6 @@ from curator.policies._embeddings import (
     check_metric,
 )
 from curator.policies._features import read_floats
-from curator.policies._ranking import random_order
-from curator.policies._systematic import draw_systematically
 from curator.rng import Noise
 from curator.types import Features, Selection
 from curator.vectors import k_means, nearest
@@ -135,15 +133,11 @@ class Sensitivity:
         if num_drawn == 0:
             return embedded.select(np.empty(0, np.int64), scores=np.empty(0))
         shares, num_clusters = self._shares(embedded, losses[embedded.positions], noise)
-        chances = capped_shares(shares, np.ones(len(shares)), float(num_drawn))
-        # Systematic draws in a random order: neighbours in it are not drawn together.
-        order = random_order(embedded.ids, noise, chunk=1)
-        (start,) = noise.uniform(np.zeros(1, np.int64), chunk=2)
-        drawn = order[draw_systematically(chances[order], num_drawn, float(start))]
-        weights = num_drawn / (len(shares) * chances[drawn])
+        drawn, chances = draw_in_proportion(shares, embedded.ids, num_drawn, noise)
+        weights = num_drawn / (len(shares) * chances)
         return embedded.select(
             drawn,
-            scores=chances[drawn],
+            scores=chances,
             weights=weights if self.weights == "horvitz_thompson" else None,
             stats={"num_clusters": float(num_clusters)},
         )

@@ -11,6 +11,7 @@ from curator.policies import (
     CCS,
     POLICIES,
     Dedup,
+    Density,
     DomainQuota,
     FacilityLocation,
     Importance,
@@ -65,6 +66,8 @@ VARIANTS: list[Policy] = [
     CCS(by="reference.loss", hard="low", weights="horvitz_thompson", num_strata=4),
     Dedup(keep="random", num_clusters=4),
     Dedup(keep="easy", embeddings="learner.projection"),
+    Density(num_anchors=5, weights="horvitz_thompson"),
+    Density(embeddings="learner.projection", bandwidth=2.0, num_anchors=0),
     Joint(num_chunks=24, temperature=0.2),
 ]
 
@@ -86,6 +89,7 @@ def test_policies_are_registered_under_their_names():
         "ccs",
         "color",
         "dedup",
+        "density",
         "domain_quota",
         "facility_location",
         "kcenter",
