@@ -33,7 +33,8 @@ def build(*, orders, parent, seed=0, fail_on=None, refuse=False):
     """Returns the model.
 
     Args:
-        orders: The folder of orders; the process leaves its number there.
+        orders: The folder of orders; the process leaves its number there, and in that
+            file which GPUs it may see.
         parent: The process of the service, to which no order applies.
         seed: Of the weights.
         fail_on: An example that cannot be scored.
@@ -43,7 +44,9 @@ def build(*, orders, parent, seed=0, fail_on=None, refuse=False):
         if refuse:
             message = "no such model on this node"
             raise RuntimeError(message)
-        Path(orders, f"pid-{os.getpid()}").touch()
+        mine = Path(orders, f"new-{os.getpid()}")
+        mine.write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        mine.rename(Path(orders, f"pid-{os.getpid()}"))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Obedient(Path(orders), fail_on)
