@@ -81,10 +81,7 @@ def score(arguments: argparse.Namespace) -> int:
     # Imported here, so that `curator --help` needs no Arrow.
     from curator import offline
 
-    config = load_config(arguments.config)
-    if arguments.executor is not None:
-        server = dataclasses.replace(config.server, executor=arguments.executor)
-        config = dataclasses.replace(config, server=server)
+    config = load_config(arguments.config, executor=arguments.executor)
     for name in ("out", "columns", "outputs"):
         value = getattr(arguments, name)
         if value is not None and not names(value):

@@ -49,10 +49,14 @@ _COMPONENTS: dict[str, Mapping[str, type[Any]]] = {
 }
 
 
-def load_config(path: str | Path) -> Config:
+def load_config(path: str | Path, *, executor: str | None = None) -> Config:
     """Returns the configuration of a TOML file.
 
     Relative paths in it are relative to the file.
+
+    Args:
+        path: The file.
+        executor: In the place of its ``server.executor``.
 
     Raises:
         ConfigError: The file cannot be read, is no TOML, or says something wrong.
@@ -67,18 +71,21 @@ def load_config(path: str | Path) -> Config:
         msg = f"{path}: not valid TOML: {error}"
         raise ConfigError(msg) from error
     try:
-        return parse_config(table, base=path.parent)
+        return parse_config(table, base=path.parent, executor=executor)
     except ConfigError as error:
         msg = f"{path}: {error}"
         raise ConfigError(msg) from error
 
 
-def parse_config(table: Table, *, base: Path | None = None) -> Config:
+def parse_config(
+    table: Table, *, base: Path | None = None, executor: str | None = None
+) -> Config:
     """Returns the configuration of a mapping, as TOML gives it.
 
     Args:
         table: Tables ``server``, ``ray``, ``pools``, ``models`` and ``sessions``.
         base: What relative paths are relative to; the current folder by default.
+        executor: In the place of ``server.executor``.
 
     Raises:
         ConfigError: A key is unknown, missing, of the wrong type or out of range.
@@ -86,7 +93,9 @@ def parse_config(table: Table, *, base: Path | None = None) -> Config:
     base = (base or Path.cwd()).absolute()
     _check_keys("", table, {"server", "ray", "pools", "models", "sessions"})
     server = _parse_server(_table("server", table.get("server", {})), base)
-    if "ray" in table and server.executor != "ray":
+    if executor is not None:
+        server = dataclasses.replace(server, executor=executor)
+    elif "ray" in table and server.executor != "ray":
         msg = "ray: this table needs server.executor = 'ray'; set that, or leave it out"
         raise ConfigError(msg)
     models, sessions = with_scores(

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import threading
-import time
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from jaxtyping import UInt8
 
-from curator.config import RaySpec
 from curator.engine._dispatcher import MAX_IN_FLIGHT
 from curator.engine._hosted_scorer import (
     HostedScorer,
@@ -24,7 +21,7 @@ from curator.engine._hosted_scorer import (
     Snapshot,
 )
 from curator.engine._remote_scorer import ScorerLostError
-from curator.errors import CuratorError, MissingDependencyError, ScoringError
+from curator.errors import CuratorError, MissingDependencyError
 from curator.types import Features
 
 try:
@@ -39,7 +36,7 @@ except ModuleNotFoundError as error:
     )
     raise MissingDependencyError(msg) from error
 
-__all__ = ["RayScorer", "Scored", "connect", "share", "watch_node"]
+__all__ = ["RayScorer", "Scored", "share", "watch_node"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +44,6 @@ T = TypeVar("T")
 Scored = tuple[Features, float, dict[str, int]]
 
 _PROBE_SECONDS = 1.0
-_RETRY_SECONDS = 2.0
 
 # Ray has hardly any types.
 _ray = cast("Any", ray)
@@ -139,44 +135,6 @@ async def _answer(reference: Awaitable[T]) -> T:
 def share(data: UInt8[np.ndarray, " size"]) -> object:
     """Returns an object that all scorers can read: one copy per node."""
     return _ray.put(data)
-
-
-def connect(spec: RaySpec) -> None:
-    """Connects to the cluster, which may start after the service.
-
-    Raises:
-        ScoringError: There is none, for ``spec.start_seconds``.
-    """
-    deadline = time.monotonic() + spec.start_seconds
-    while True:
-        try:
-            _try_to_connect(spec)
-        except Exception as error:
-            _ray.shutdown()
-            msg = (
-                f"no Ray cluster at ray.address = {spec.address!r}: "
-                f"{' '.join(str(error).split())[:300]}. Start one on this machine with "
-                "`ray start --head`, or join this machine to one with "
-                "`ray start --address=HOST:PORT`"
-            )
-            if time.monotonic() >= deadline:
-                raise ScoringError(msg) from error
-            _log.warning("%s", msg)
-            time.sleep(_RETRY_SECONDS)
-        else:
-            return
-
-
-def _try_to_connect(spec: RaySpec) -> None:
-    if spec.address == "local":
-        own: dict[str, object] = {"include_dashboard": False}
-    else:
-        own = {}
-        host, _, port = spec.address.rpartition(":")
-        if host and port.isdigit():
-            # Ray itself takes minutes to say that nobody is there.
-            socket.create_connection((host, int(port)), _RETRY_SECONDS).close()
-    _ray.init(address=spec.address, namespace="curator", configure_logging=False, **own)
 
 
 def watch_node() -> None:

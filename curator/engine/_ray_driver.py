@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from curator.engine._hosted_scorer import Logits, ScoringPlan, Shard
-from curator.engine._ray import RayScorer, Scored, connect, watch_node
+from curator.engine._ray import RayScorer, Scored, watch_node
+from curator.engine._ray_connection import RayConnection
 from curator.engine._ray_session import RaySession
 from curator.engine._remote_scorer import Counts
 from curator.errors import ScoringError
@@ -27,8 +28,7 @@ class RayDriver:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._connecting = threading.Lock()
-        self._is_connected = False
+        self._connection = RayConnection(_watch)
         self._sessions: dict[str, RaySession] = {}
         self._stopped: set[str] = set()
         self._loop = asyncio.new_event_loop()
@@ -118,15 +118,12 @@ class RayDriver:
             # For good: what was asked for just before may arrive just after.
             self._stopped.add(session)
             found = self._sessions.pop(session, None)
+        self._connection.wake()
         if found is not None:
             self._loop.call_soon_threadsafe(found.close)
 
     def _session(self, plan: ScoringPlan) -> RaySession:
-        with self._connecting:
-            if not self._is_connected:
-                connect(plan.ray)
-                self._is_connected = True
-                threading.Thread(target=watch_node, daemon=True).start()
+        self._connection.wait(plan.ray, lambda: plan.session not in self._stopped)
         with self._lock:
             if plan.session in self._stopped:
                 msg = f"the scorers of session {plan.session!r} are stopped"
@@ -137,6 +134,10 @@ class RayDriver:
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+def _watch() -> None:
+    threading.Thread(target=watch_node, daemon=True).start()
 
 
 async def _started(plan: ScoringPlan) -> RaySession:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -9,8 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 import curator
 from curator.errors import ConfigError, StorageError
+from curator.models import ScoreTable
 from curator.offline._files import replacing
 
 __all__ = ["Manifest", "agree", "code_versions"]
@@ -89,15 +94,12 @@ def agree(folder: Path, manifest: Manifest) -> None:
         StorageError: The folder cannot be read or written.
     """
     path = folder / _NAME
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        _write(folder, manifest)
+    recorded = _recorded(folder, path)
+    if recorded is None:
+        _check_empty(folder)
+        _write(path, manifest.to_json())
         return
-    except OSError as error:
-        msg = f"cannot read {str(path)!r}: {error.strerror or error}"
-        raise StorageError(msg) from error
-    found = _flat(_parsed(text, path))
+    found = _flat(recorded)
     given = _flat(json.loads(manifest.to_json()))
     if found.get("format") != given["format"]:
         msg = (
@@ -111,7 +113,10 @@ def agree(folder: Path, manifest: Manifest) -> None:
         for key in sorted({*found, *given})
         if found.get(key) != given.get(key)
     ]
-    if changes:
+    if changes and not _parts(folder):
+        # Of a run that failed before its first file: nothing is lost with it.
+        _write(path, manifest.to_json())
+    elif changes:
         msg = (
             f"{str(folder)!r} holds scores of another run: {'; '.join(changes)}. Put "
             "back what it was to continue that one, or choose another folder"
@@ -119,7 +124,46 @@ def agree(folder: Path, manifest: Manifest) -> None:
         raise ConfigError(msg)
 
 
-def _write(folder: Path, manifest: Manifest) -> None:
+def _recorded(folder: Path, path: Path) -> Mapping[str, Any] | None:
+    """Returns the manifest of a folder, None where it holds no scores.
+
+    Each file of scores has it, too: one that was lost or damaged is written again.
+    """
+    try:
+        return _parsed(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        damage = None
+    except ValueError as error:
+        damage = error
+    except OSError as error:
+        msg = f"cannot read {str(path)!r}: {error.strerror or error}"
+        raise StorageError(msg) from error
+    for part in _parts(folder):
+        with contextlib.suppress(OSError, pa.ArrowException, KeyError, ValueError):
+            metadata: dict[bytes, bytes] = pq.read_schema(part).metadata or {}
+            text = metadata[ScoreTable.MANIFEST_KEY].decode()
+            found = _parsed(text)
+            _write(path, text)
+            return found
+    if damage is None:
+        return None
+    msg = f"{str(path)!r} is damaged ({damage}): delete the folder it is in"
+    raise StorageError(msg) from damage
+
+
+def _parsed(text: str) -> Mapping[str, Any]:
+    table = json.loads(text)
+    if not isinstance(table, Mapping):
+        msg = "no table"
+        raise ValueError(msg)
+    return cast("Mapping[str, Any]", table)
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def _check_empty(folder: Path) -> None:
     others = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
     if others:
         msg = (
@@ -127,20 +171,11 @@ def _write(folder: Path, manifest: Manifest) -> None:
             f"({', '.join(others[:3])} ...): choose another folder"
         )
         raise ConfigError(msg)
-    with replacing(folder / _NAME) as file:
-        file.write(manifest.to_json().encode())
 
 
-def _parsed(text: str, path: Path) -> Mapping[str, Any]:
-    try:
-        table = json.loads(text)
-    except ValueError as error:
-        msg = f"{str(path)!r} is damaged ({error}): delete the folder it is in"
-        raise StorageError(msg) from error
-    if not isinstance(table, Mapping):
-        msg = f"{str(path)!r} is damaged (no table): delete the folder it is in"
-        raise StorageError(msg)
-    return cast("Mapping[str, Any]", table)
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def _flat(table: Mapping[str, Any]) -> dict[str, object]:

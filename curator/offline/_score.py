@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import wait
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ __all__ = ["estimate", "score"]
 
 # Blocks that an estimate is made from, at least.
 _LEAST_TRIED = 2
+# How long a signal goes unnoticed while the first block is waited for.
+_ASK_SECONDS = 0.2
 
 
 def score(
@@ -139,7 +142,7 @@ def _fill(
     every = (
         ids for shard in missing for ids in examples.blocks(*manifest.span(shard), size)
     )
-    results = _scored(source, every)
+    results = _scored(source, every, should_stop)
     with ShardWriter(job.out, manifest) as writer:
         for shard in missing:
             blocks: list[Block] = []
@@ -157,6 +160,8 @@ def _fill(
                         seconds=time.perf_counter() - started,
                     )
                 )
+            if not blocks:
+                break  # stopped before the first one
             writer.begin(shard, blocks)
             if should_stop():
                 break
@@ -192,13 +197,21 @@ def _existing(
 
 
 def _scored(
-    source: Source, blocks: Iterable[Int64[np.ndarray, " b"]]
+    source: Source,
+    blocks: Iterable[Int64[np.ndarray, " b"]],
+    should_stop: Callable[[], bool],
 ) -> Iterator[ScoringResult]:
-    """Yields what is computed of blocks, in order; a few are always under way."""
-    pending = collections.deque[Future[ScoringResult]]()
-    for ids in blocks:
-        pending.append(source.submit(ids))
-        if len(pending) > source.num_in_flight:
-            yield pending.popleft().result()
+    """Yields what is computed of blocks, in order; a few are always under way.
+
+    Ends early if it is to stop before there is anything: a cluster may never come.
+    """
+    left = iter(blocks)
+    pending = collections.deque(
+        map(source.submit, islice(left, source.num_in_flight + 1))
+    )
+    while pending and not wait([pending[0]], _ASK_SECONDS).done:
+        if should_stop():
+            return
     while pending:
         yield pending.popleft().result()
+        pending.extend(map(source.submit, islice(left, 1)))

@@ -53,6 +53,14 @@ def test_scores_are_written_and_summed_up(
     assert capsys.readouterr().out.startswith("all 250 examples are in ")
 
 
+def test_a_table_of_ray_is_for_the_executor_that_is_asked_for(config: Path) -> None:
+    given = config.read_text()
+    config.write_text(f'{given}\n[ray]\naddress = "local"\n')
+
+    assert main(call(config)) == 1  # the configuration's own is local: see above
+    assert main(call(config, "--executor", "local")) == 0
+
+
 def test_json_is_one_object(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(call(config, "--json", "--limit", "70")) == 0
 

@@ -33,7 +33,6 @@ def path(tmp_path, ray_cluster):
     path.write_text(
         f"""
         [server]
-        executor = "ray"
         python_path = {json.dumps(server.python_path)}
 
         [ray]
@@ -89,7 +88,7 @@ def test_scorers_that_are_lost_change_no_byte(path, tmp_path):
         columns=("caption",),
         shard_size=SHARD_SIZE,
     )
-    report = score(load_config(path), job, on_progress=interfere)
+    report = score(load_config(path, executor="ray"), job, on_progress=interfere)
 
     assert report.is_finished
     assert killed
@@ -104,7 +103,7 @@ def test_a_run_begun_in_one_process_is_finished_on_a_cluster(path, tmp_path, cap
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert call(path, whole, "--executor", "local") == 0
     job = ScoreJob(pool="pairs", model="reference", out=out, shard_size=SHARD_SIZE)
-    config = load_config(path)
+    config = load_config(path, executor="local")
     score(config, job, should_stop=lambda: True)
     capsys.readouterr()
 

@@ -427,6 +427,42 @@ def test_scores_of_another_job_are_refused(
     assert contents(out) == written
 
 
+def test_a_run_that_failed_before_its_first_file_leaves_the_folder_free(
+    config: Config, out: Path
+) -> None:
+    with pytest.raises(ScoringError, match="label column 'tokens'"):
+        score(changed(config, "classes", label="tokens"), job(out))
+    assert [path.name for path in out.iterdir()] == ["_manifest.json"]
+
+    assert score(config, job(out)).is_finished
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", None])
+def test_a_manifest_that_was_lost_is_that_of_the_files(
+    config: Config, out: Path, damage: str | None
+) -> None:
+    score(config, job(out))
+    written = contents(out)
+    (path,) = out.glob("*.json")
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_text(damage)
+
+    with pytest.raises(ConfigError, match="num_examples was 250, is now 100"):
+        score(config, job(out, limit=100))
+    assert contents(out) == written
+    assert score(config, job(out)).num_scored == 0
+
+
+def test_a_damaged_manifest_without_files_is_told(config: Config, out: Path) -> None:
+    out.mkdir(parents=True)
+    (out / "_manifest.json").write_text("{")
+
+    with pytest.raises(StorageError, match=r"is damaged .*: delete the folder"):
+        score(config, job(out))
+
+
 def test_scores_of_a_changed_pool_are_refused(tmp_path: Path, out: Path) -> None:
     score(configured(tmp_path, num_examples=80), job(out, limit=64))
 
@@ -525,6 +561,27 @@ class Counting:
         self._local.close()
 
 
+def test_asked_to_stop_while_nothing_has_been_scored_it_ends(
+    config: Config, out: Path
+) -> None:
+    with open_source(config, job(out)) as opened:
+        waiting = dataclasses.replace(opened, _executor=Waiting())
+        blocks = (np.arange(i, i + 2) for i in range(20))
+
+        assert list(_scored(waiting, blocks, lambda: True)) == []
+
+
+class Waiting:
+    """An executor that waits for a cluster."""
+
+    def submit(self, request: ScoringRequest) -> Future[ScoringResult]:
+        return Future()
+
+    def check_snapshot(self, path: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("num_in_flight", "expected"), [(3, [3] * 17 + [2, 1, 0]), (0, [0] * 20)]
 )
@@ -539,7 +596,7 @@ def test_only_a_few_blocks_are_under_way(
         blocks = (np.arange(i, i + 2) for i in range(20))
         ahead = [
             executor.num_submitted - taken
-            for taken, _ in enumerate(_scored(source, blocks), start=1)
+            for taken, _ in enumerate(_scored(source, blocks, bool), start=1)
         ]
         executor.close()
 
