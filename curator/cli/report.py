@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ __all__ = ["COMMAND", "report"]
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
-        type=Path,
+        type=_path,
         metavar="SCORES|SUBSET|CONFIG.toml|STATE_DIR",
         help="what 'curator score' or 'curator select' wrote; or, with --session, a "
         "server's configuration or state directory",
@@ -32,19 +33,22 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=Path,
+        type=_path,
         metavar="FOLDER",
         help="where report.html goes",
     )
     parser.add_argument("--session", metavar="NAME", help="report on this session")
     parser.add_argument(
         "--scores",
-        type=Path,
+        type=_path,
         metavar="SCORES",
         help="what a subset was selected from",
     )
     parser.add_argument(
-        "--config", metavar="CONFIG.toml", help="has the pool that --pool names"
+        "--config",
+        type=_path,
+        metavar="CONFIG.toml",
+        help="has the pool that --pool names",
     )
     parser.add_argument(
         "--pool", metavar="NAME", help="the examples, to show them; needs --config"
@@ -91,6 +95,8 @@ def report(arguments: argparse.Namespace) -> int:
     # Imported here, so that `curator --help` needs no Arrow.
     from curator.report import Choice, Options, check_folder, write_report
 
+    # What it says of caches and fonts is nothing that a caller has asked for.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     folder: Path = arguments.out
     check_folder(folder)
     options = Options(
@@ -237,8 +243,25 @@ def _refuse(arguments: argparse.Namespace, what: str, *options: str) -> None:
             raise ConfigError(msg)
 
 
+def _path(text: str) -> Path:
+    """Returns a path; of nothing it would be the working directory."""
+    if not text:
+        msg = "expected the name of a file or folder; got ''"
+        raise argparse.ArgumentTypeError(msg)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = f"expected a name in UTF-8, or a link with such a name; got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from None
+    return Path(text)
+
+
 def _cosine(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        msg = f"expected a number between 0 and 1; got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from None
     if not 0 < number < 1:
         msg = f"between 0 and 1; got {text}"
         raise argparse.ArgumentTypeError(msg)

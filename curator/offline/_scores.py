@@ -47,13 +47,14 @@ class Scores:
         path: The folder, or the file.
         manifest: What the scores are of; None where another program wrote them.
         num_examples: How many have scores.
+        schema: All columns, as they are stored.
     """
 
     path: Path
     manifest: Mapping[str, Any] | None
     num_examples: int
+    schema: pa.Schema
     _files: tuple[Path, ...]
-    _schema: pa.Schema
 
     @classmethod
     def open(cls, path: Path) -> Scores:
@@ -74,9 +75,12 @@ class Scores:
                 )
                 raise ConfigError(msg)
         num_rows = sum(footer.num_rows for footer in footers)
+        if not num_rows:
+            msg = f"scores {str(path)!r} have no examples"
+            raise ConfigError(msg)
         manifest = _manifest(path, footers, num_rows)
         _check_schema(path, schema)
-        return cls(path, manifest, num_rows, tuple(files), schema)
+        return cls(path, manifest, num_rows, schema, tuple(files))
 
     @property
     def pool_fingerprint(self) -> str | None:
@@ -92,12 +96,12 @@ class Scores:
     def columns(self) -> pa.Schema:
         """Columns of the pool that were copied beside the outputs."""
         names: list[str] = (self.manifest or {}).get("columns", [])
-        return pa.schema([self._schema.field(name) for name in names])
+        return pa.schema([self.schema.field(name) for name in names])
 
     @property
     def outputs(self) -> frozenset[str]:
         """Names of what there is; ``embeddings`` for the columns of pairs."""
-        names = frozenset(self._schema.names) - {_ID, *self.columns.names}
+        names = frozenset(self.schema.names) - {_ID, *self.columns.names}
         if names.isdisjoint(_PAIRS):
             return names
         return names - _PAIRS | {_EMBEDDINGS}
@@ -108,20 +112,25 @@ class Scores:
         return sorted(
             name
             for name in self.outputs - {_EMBEDDINGS}
-            if _is_number(self._schema.field(name).type)
+            if _is_number(self.schema.field(name).type)
         )
 
     def ids(self) -> Int64[np.ndarray, " N"]:
         """Returns the ids, ascending.
 
         Raises:
-            ConfigError: One is there twice, or null.
+            ConfigError: One is there twice, null, or below 0.
             StorageError: A file cannot be read.
         """
         ids = self._raw_ids()
-        if np.all(ids[1:] > ids[:-1]):
-            return ids
-        ids.sort()
+        if not np.all(ids[1:] > ids[:-1]):
+            ids.sort()
+        if ids[0] < 0:
+            msg = (
+                f"scores {str(self.path)!r}: example_id {ids[0]}; expected positions "
+                "in a pool, from 0 on"
+            )
+            raise ConfigError(msg)
         repeated = ids[1:][ids[1:] == ids[:-1]]
         if len(repeated):
             msg = (
@@ -171,7 +180,7 @@ class Scores:
             StorageError: A file cannot be read.
         """
         names = _SIDES if output == _EMBEDDINGS else (output,)
-        missing = [name for name in _REQUIRED if name not in self._schema.names]
+        missing = [name for name in _REQUIRED if name not in self.schema.names]
         if output == _EMBEDDINGS and missing:
             msg = f"scores {str(self.path)!r} lack {', '.join(missing)} of embeddings"
             raise ConfigError(msg)
@@ -187,7 +196,7 @@ class Scores:
                 f"{queries.shape} and {targets.shape}; expected lists of one length"
             )
             raise ConfigError(msg)
-        has_bias = "logit_bias" in self._schema.names
+        has_bias = "logit_bias" in self.schema.names
         return PairEmbeddings(
             queries=_normalise(queries),
             targets=_normalise(targets),
@@ -231,13 +240,13 @@ class Scores:
         return values
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        if name not in self._schema.names:
+        if name not in self.schema.names:
             msg = (
                 f"scores {str(self.path)!r} have no {name!r}; they have "
                 f"{', '.join(sorted(self.outputs)) or 'no outputs'}"
             )
             raise ConfigError(msg)
-        kind = self._schema.field(name).type
+        kind = self.schema.field(name).type
         if pa.types.is_fixed_size_list(kind) and _is_number(kind.value_type):
             return (kind.list_size,)
         if not _is_number(kind):

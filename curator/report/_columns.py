@@ -98,14 +98,17 @@ def choose_columns(pool: Pool, choice: Choice, group: str | None = None) -> Colu
             "whole numbers"
         )
         raise ConfigError(msg)
+    if choice.text is not None:
+        _check_text(schema.field(choice.text), choice)
     if choice.image is not None and kinds[choice.image] != "picture":
         _check_picture(rows, choice.image)
     candidates = [group, *_GROUPS] if group in schema.names else list(_GROUPS)
     grouped = choice.group or next(
         (n for n in candidates if n is not None and _groups(schema, n)), None
     )
+    named = {choice.text, choice.image, grouped}  # which are shown as that, and once
     by_kind = {
-        kind: [n for n in schema.names if kinds[n] == kind and n != grouped]
+        kind: [n for n in schema.names if kinds[n] == kind and n not in named]
         for kind in ("picture", "text", "numbers", "fact")
     }
     texts = [choice.text] if choice.text else by_kind["text"][:_MAX_TEXTS]
@@ -124,7 +127,7 @@ def array_of(column: Any, row: int) -> np.ndarray:
     """Returns a row of a column of numbers as an array.
 
     Raises:
-        ValueError: It is null, or its lists are not of one length.
+        ValueError: It is null, no numbers, or its lists are not of one length.
     """
     import pyarrow as pa
 
@@ -134,7 +137,16 @@ def array_of(column: Any, row: int) -> np.ndarray:
     if value is None:
         msg = "there is none"
         raise ValueError(msg)
-    return np.asarray(value)
+    try:
+        values = np.asarray(value)
+        # A null among numbers is not a number.
+        return values.astype(np.float64) if values.dtype == np.object_ else values
+    except TypeError as error:
+        msg = "it holds no numbers"
+        raise ValueError(msg) from error
+    except ValueError as error:
+        msg = "its lists are not of one length"
+        raise ValueError(msg) from error
 
 
 def _kind(column: pa.Array, name: str) -> str:
@@ -145,7 +157,7 @@ def _kind(column: pa.Array, name: str) -> str:
         return _array_kind(tuple(kind.shape), kind.value_type)
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if _is_text(kind):
         return "text"
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return "picture" if _any_encoded(column) else "other"
@@ -204,13 +216,16 @@ def _check_picture(rows: pa.RecordBatch, name: str) -> None:
     """Raises a ConfigError unless a column of numbers can be shown as a picture."""
     column = rows.column(name)
     try:
-        if not len(column):
-            return
-        pixels = array_of(column, 0)
-        if pixels.dtype.kind not in "uif":
-            msg = f"it holds {column.type}"
+        if not (_holds_bytes(column.type) or _holds_numbers(column.type)):
+            msg = "it holds something else"
             raise ValueError(msg)
-        as_channels_last(pixels)
+        present = [row for row in range(len(column)) if column[row].is_valid]
+        if not present:  # later ones may be pictures
+            return
+        if _holds_bytes(column.type):
+            msg = "its bytes begin otherwise"
+            raise ValueError(msg)
+        as_channels_last(array_of(column, present[0]))
     except ValueError as error:
         msg = (
             f"--image: column {name!r} ({column.type}) is no picture: {error}. "
@@ -218,6 +233,53 @@ def _check_picture(rows: pa.RecordBatch, name: str) -> None:
             "(H, W, 3) or (3, H, W)"
         )
         raise ConfigError(msg) from error
+
+
+def _check_text(field: pa.Field, choice: Choice) -> None:
+    """Raises a ConfigError unless a column can be shown as text."""
+    if field.name == choice.image:
+        msg = (
+            f"--text and --image: both are column {field.name!r}; expected two, or one "
+            "of the options"
+        )
+        raise ConfigError(msg)
+    if not (_is_text(field.type) or _holds_numbers(field.type)):
+        msg = (
+            f"--text: column {field.name!r} is {field.type}; expected text, numbers or "
+            "lists of numbers"
+        )
+        raise ConfigError(msg)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _holds_bytes(kind.field(index).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if isinstance(kind, pa.FixedShapeTensorType):
+        kind = kind.value_type
+    while _is_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_boolean(kind)
+    )
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _any_encoded(column: Any) -> bool:
@@ -242,11 +304,8 @@ def _groups(schema: pa.Schema, name: str) -> bool:
     if name not in schema.names:
         return False
     kind = schema.field(name).type
+    if _is_text(kind):
+        return True
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-    )
+    return pa.types.is_integer(kind) or pa.types.is_boolean(kind)

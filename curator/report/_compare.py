@@ -9,7 +9,7 @@ import numpy as np
 from curator.errors import ConfigError
 from curator.offline import Scores, Subset
 from curator.report._blocks import Block
-from curator.report._embeddings import numbers_of, read_embeddings
+from curator.report._embeddings import left_out, numbers_of, read_embeddings
 from curator.report._numbers import Numbers, read_numbers
 from curator.report._options import Options
 from curator.report._statistics import Histogram, Survey
@@ -27,12 +27,14 @@ class Compared:
         dropped: Mapping[str, Survey],
         histograms: Mapping[str, Histogram],
         kind: str | None,
+        left_out: str | None,
     ) -> None:
         self.whole = whole
         self.kept = kept
         self.dropped = dropped
         self.histograms = histograms
         self.kind = kind
+        self.left_out = left_out
 
     def main(self) -> tuple[str, bool] | None:
         """Returns the score that tells best what was selected, and if it is higher.
@@ -108,7 +110,7 @@ def compare(subset: Subset, scores: Scores, options: Options) -> Compared:
         )
         raise ConfigError(msg)
     kind = None if scores.manifest is None else scores.manifest["model"]["kind"]
-    return Compared(whole, inside, dropped, histograms, kind)
+    return Compared(whole, inside, dropped, histograms, kind, left_out(scores))
 
 
 def is_in(sorted_ids: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from curator.errors import MissingDependencyError
+from curator.report._labels import families
 
 __all__ = [
     "BLUE",
@@ -27,7 +27,6 @@ __all__ = [
     "mark",
     "plain",
     "scale",
-    "short",
     "whole_steps",
 ]
 
@@ -84,19 +83,18 @@ class _Drawn:
 
 @contextlib.contextmanager
 def drawing(width: float, height: float) -> Generator[_Drawn]:
-    """Yields axes, and a place for the PNG."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        msg = (
-            "a report needs matplotlib, which is not installed: "
-            "pip install 'batch-curator[report]'"
-        )
-        raise MissingDependencyError(msg) from error
+    """Yields axes, and a place for the PNG.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    fonts = families()  # says what is not installed
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context():  # pyright: ignore[reportUnknownMemberType] - its stubs
         mpl.rcdefaults()
-        cast("dict[str, object]", mpl.rcParams).update(_STYLE)
+        cast("dict[str, object]", mpl.rcParams).update({**_STYLE, "font.family": fonts})
         drawn = _Drawn(Figure((width, height), dpi=_DPI, layout="constrained"))
         drawn.axes = drawn.figure.subplots()
         yield drawn
@@ -104,11 +102,6 @@ def drawing(width: float, height: float) -> Generator[_Drawn]:
         # Without the program's version, equal numbers are equal files.
         drawn.figure.savefig(file, format="png", metadata={"Software": None})
         drawn.png = file.getvalue()
-
-
-def short(name: str, length: int = 28) -> str:
-    """Returns a name that fits beside a plot."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def legend(figure: Any, count: int) -> None:

@@ -9,16 +9,18 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import pyarrow as pa
 from jaxtyping import Float32, Int64
 
 from curator.offline import Scores
 from curator.report._blocks import Block, blocks, rows_of
 from curator.report._statistics import sample_of
 
-__all__ = ["SAMPLE", "Embeddings", "numbers_of", "read_embeddings"]
+__all__ = ["SAMPLE", "Embeddings", "left_out", "numbers_of", "read_embeddings"]
 
 SAMPLE = 20_000  # examples among which near-duplicates are looked for
 _SIDES = ["queries", "targets"]
+_MAX_NAMED = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -46,11 +48,10 @@ def read_embeddings(scores: Scores) -> Embeddings | None:
     Raises:
         StorageError: A file cannot be read.
     """
-    is_pairs = "embeddings" in scores.outputs
-    lists = sorted(scores.outputs - set(scores.numbers) - {"embeddings"})
-    if not is_pairs and not lists:
+    columns = _columns(scores)
+    if not columns:
         return None
-    columns = _SIDES if is_pairs else lists[:1]
+    is_pairs = columns == _SIDES
     chosen = sample_of(scores.num_examples, SAMPLE)
     similarity = np.empty(scores.num_examples if is_pairs else 0, np.float32)
     ids: list[np.ndarray] = []
@@ -73,6 +74,26 @@ def read_embeddings(scores: Scores) -> Embeddings | None:
     )
 
 
+def left_out(scores: Scores) -> str | None:
+    """Returns which columns of the scores a report does not show; None if it does all.
+
+    Text that another program wrote beside its scores, lists of several lengths ...
+    """
+    known = {"example_id", *scores.columns.names, *scores.numbers, *_columns(scores)}
+    if set(_SIDES) <= known:
+        known |= {"logit_scale", "logit_bias"}
+    found = [field for field in scores.schema if field.name not in known]
+    if not found:
+        return None
+    named = ", ".join(f"{field.name} ({field.type})" for field in found[:_MAX_NAMED])
+    more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
+    return (
+        f"Not shown: {named}{more}. A score is one number for each example; embeddings "
+        "are fixed-size lists of numbers, and the first are taken: of pairs, queries "
+        "and targets of one length."
+    )
+
+
 def numbers_of(
     scores: Scores, embeddings: Embeddings | None
 ) -> tuple[list[str], Callable[[], Iterator[Block]]]:
@@ -92,6 +113,31 @@ def numbers_of(
             yield Block(block.start, block.ids, numbers)
 
     return [*names, "similarity"], read
+
+
+def _columns(scores: Scores) -> list[str]:
+    """Returns the columns that embeddings are read from: both sides, one, or none."""
+    copied = scores.columns.names
+    widths = {
+        field.name: field.type.list_size
+        for field in scores.schema
+        if _is_row(field.type) and field.name not in copied
+    }
+    if len({widths.get(side) for side in _SIDES}) == 1 and _SIDES[0] in widths:
+        return _SIDES
+    return sorted(set(widths) - set(_SIDES))[:1]
+
+
+def _is_row(kind: pa.DataType) -> bool:
+    """Whether a type is that of embeddings: so many numbers for each example."""
+    return (
+        pa.types.is_fixed_size_list(kind)
+        and kind.list_size > 0
+        and (
+            pa.types.is_integer(kind.value_type)
+            or pa.types.is_floating(kind.value_type)
+        )
+    )
 
 
 def _unit(rows: Float32[np.ndarray, "n D"]) -> Float32[np.ndarray, "n D"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +10,18 @@ import numpy as np
 from curator.report._columns import Columns, array_of
 from curator.report._content import Card
 from curator.report._pictures import to_png
-from curator.report._words import number
+from curator.report._words import clean, number
 
 if TYPE_CHECKING:
     from curator.pools import Pool
 
-__all__ = ["NO_POOL", "Examples", "clean"]
+__all__ = ["NO_POOL", "Examples"]
 
 NO_POOL = (
     "Only ids are shown: give the configuration and the pool's name (--config "
     "server.toml --pool NAME) to see the examples themselves."
 )
 
-
-_MAX_TEXT = 320  # characters
 _MAX_FACT = 40
 _MAX_NUMBERS = 24
 
@@ -89,23 +86,12 @@ class Examples:
         ]
         group = self._columns.group
         more += [
-            (name, _fact(rows.column(name)[row].as_py()))
+            (name, _fact(rows.column(name)[row]))
             for name in (group, *self._columns.facts)
-            if name is not None and name not in self._columns.texts
+            if name is not None
+            and name not in (*self._columns.texts, *self._columns.numbers)
         ]
         return Card(f"example {example}", more, pictures, texts, problems)
-
-
-def clean(text: str, limit: int = _MAX_TEXT) -> str:
-    """Returns a text without characters that control, cut where it is long."""
-    size = len(text)
-    shown = "".join(
-        each
-        if each in "\n\t" or unicodedata.category(each) not in ("Cc", "Cs")
-        else "\N{REPLACEMENT CHARACTER}"
-        for each in text[:limit]
-    )
-    return shown if size <= limit else f"{shown.rstrip()} … ({size:,} characters)"
 
 
 def _pixels(column: Any, row: int) -> bytes | np.ndarray:
@@ -123,16 +109,22 @@ def _pixels(column: Any, row: int) -> bytes | np.ndarray:
 
 
 def _numbers(column: Any, row: int) -> str:
+    if not column[row].is_valid:
+        return "(null)"
     try:
         values = array_of(column, row).reshape(-1)
-    except ValueError:
-        return "(null)"
+    except ValueError as error:
+        return f"({error})"
     shown = " ".join(number(float(value)) for value in values[:_MAX_NUMBERS])
     more = len(values) - _MAX_NUMBERS
     return f"{shown} … ({len(values):,} numbers)" if more > 0 else shown
 
 
-def _fact(value: object) -> str:
+def _fact(scalar: Any) -> str:
+    try:
+        value: object = scalar.as_py()
+    except UnicodeDecodeError:
+        return "(not UTF-8)"
     if value is None:
         return "null"
     if isinstance(value, bool):

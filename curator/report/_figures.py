@@ -25,9 +25,9 @@ from curator.report._drawing import (
     mark,
     plain,
     scale,
-    short,
     whole_steps,
 )
+from curator.report._labels import short
 
 __all__ = [
     "boxes",
@@ -39,6 +39,8 @@ __all__ = [
     "shares",
     "steps",
 ]
+
+_MAX_AXIS = 44  # characters, which fit along each axis of the narrow plots
 
 
 def histogram(
@@ -63,7 +65,7 @@ def histogram(
         axes.stairs(numbers, edges, fill=True, color=LIGHT)
         axes.stairs(numbers, edges, color=BLUE, linewidth=0.9)
         scale(axes, edges, log=log)
-        axes.set(xlabel=label, ylabel="examples", ylim=(0, ceiling(numbers)))
+        axes.set(xlabel=_axis(label), ylabel="examples", ylim=(0, ceiling(numbers)))
         axes.grid(axis="y")
         plain(axes.yaxis)
         mark(axes, marks)
@@ -91,7 +93,9 @@ def overlay(
             else:
                 axes.stairs(share, edges, color=BLUE, linewidth=1.4, label=name)
         scale(axes, edges, log=log)
-        axes.set(xlabel=label, ylabel="% of examples", ylim=(0, 1.08 * widest or 1))
+        axes.set(
+            xlabel=_axis(label), ylabel="% of examples", ylim=(0, 1.08 * widest or 1)
+        )
         axes.grid(axis="y")
         legend(drawn.figure, 2)
     return drawn.png
@@ -120,7 +124,7 @@ def relation(
         )
         plain(axes.xaxis)
         plain(axes.yaxis)
-        axes.set(xlabel=labels[0], ylabel=labels[1])
+        axes.set(xlabel=_axis(labels[0]), ylabel=_axis(labels[1]))
         axes.grid()
         bar = drawn.figure.colorbar(found, ax=axes, pad=0.02, aspect=28)
         bar.set_label("examples")
@@ -167,7 +171,7 @@ def boxes(
         axes.autoscale_view()
         plain(axes.xaxis)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set(xlabel=label)
+        axes.set(xlabel=_axis(label))
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
     return drawn.png
@@ -195,7 +199,7 @@ def intervals(
         ]
         axes.set_yticks(rows, ticks)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set(xlabel=label)
+        axes.set(xlabel=_axis(label))
         axes.set_xlim(
             max(float(low.min()) - 2.0, -1.0), min(float(high.max()) + 2.0, 101.0)
         )
@@ -209,7 +213,7 @@ def counts(numbers: Mapping[int, int], label: str, unit: str) -> bytes:
     with drawing(HALF, 2.4) as drawn:
         axes = drawn.axes
         axes.bar(list(numbers), list(numbers.values()), width=0.8, color=LIGHT)
-        axes.set(xlabel=label, ylabel=unit)
+        axes.set(xlabel=_axis(label), ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y")
         plain(axes.yaxis)
@@ -247,7 +251,7 @@ def steps(
         plain(axes.yaxis)
         if from_zero:
             axes.set_ylim(bottom=0)
-        axes.set(xlabel="step", ylabel=label)
+        axes.set(xlabel="step", ylabel=_axis(label))
         whole_steps(axes, at)
         axes.grid(axis="y")
         if len(lines) > 1:
@@ -255,22 +259,27 @@ def steps(
     return drawn.png
 
 
-def shares(at: np.ndarray, parts: Mapping[str, np.ndarray], label: str) -> bytes:
+def shares(
+    at: np.ndarray, names: Sequence[str], parts: Sequence[np.ndarray], label: str
+) -> bytes:
     """Returns how a whole is made up, over steps; each part in per cent."""
     with drawing(WIDTH, 2.9) as drawn:
         axes = drawn.axes
-        names = [short(name) for name in parts]
         colours = [SERIES[i % len(SERIES)] for i in range(len(names))]
         axes.stackplot(
             at,
-            *parts.values(),
-            labels=names,
+            *parts,
+            labels=[short(name) for name in names],
             colors=colours,
             alpha=0.85,
             edgecolor="white",
             linewidth=0.5,
         )
-        axes.set(xlabel="step", ylabel=label, ylim=(0, 100))
+        axes.set(xlabel="step", ylabel=_axis(label), ylim=(0, 100))
         whole_steps(axes, at)
         legend(drawn.figure, len(names))
     return drawn.png
+
+
+def _axis(label: str) -> str:
+    return short(label, _MAX_AXIS)

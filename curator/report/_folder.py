@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,12 +67,7 @@ def write_report(report: Report, folder: Path) -> Written:
     """
     check_folder(folder)
     page = to_html(report).encode()
-    figures = {
-        f"report-{block.name}.png": block.png
-        for section in report.sections
-        for block in section.blocks
-        if isinstance(block, Figure)
-    }
+    figures = _named(report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob(_FIGURES):
@@ -82,6 +78,23 @@ def write_report(report: Report, folder: Path) -> Written:
         msg = f"cannot write to {str(folder)!r}: {error.strerror or error}"
         raise StorageError(msg) from error
     return Written(folder / _PAGE, [folder / name for name in figures], len(page))
+
+
+def _named(report: Report) -> dict[str, bytes]:
+    """Returns the plots by the names of their files, which differ."""
+    found: dict[str, bytes] = {}
+    taken: set[str] = set()  # as of file systems that know no capitals
+    for section in report.sections:
+        for block in section.blocks:
+            if not isinstance(block, Figure):
+                continue
+            names = itertools.chain(
+                [block.name], (f"{block.name}-{n}" for n in itertools.count(2))
+            )
+            name = next(each for each in names if each.lower() not in taken)
+            taken.add(name.lower())
+            found[f"report-{name}.png"] = block.png
+    return found
 
 
 def _replace(folder: Path, files: Mapping[str, bytes]) -> None:

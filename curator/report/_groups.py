@@ -6,18 +6,23 @@ Shapes: ``n`` examples of a block.
 from __future__ import annotations
 
 import collections
+import math
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int64
 
 from curator.errors import ConfigError
 from curator.pools import Pool
+from curator.report._words import clean
 
 __all__ = ["MAX_GROUPS", "Groups"]
 
 MAX_GROUPS = 1000
 _MAX_SHOWN = 20
+_MAX_NAME = 120  # characters
 
 
 class Groups:
@@ -36,9 +41,8 @@ class Groups:
         Raises:
             PoolError: It cannot be read.
         """
-        column = self._pool.take(ids, [self.column]).column(self.column)
-        for entry in pc.value_counts(column):
-            value = entry["values"].as_py()
+        for entry in pc.value_counts(self._values(ids)):
+            value = _key(entry["values"].as_py())
             code = self._codes.setdefault(value, len(self._codes))
             self._sizes[code] += entry["counts"].as_py()
         return len(self._codes) <= MAX_GROUPS
@@ -49,13 +53,23 @@ class Groups:
         Raises:
             PoolError: The pool cannot be read.
         """
-        column = self._pool.take(ids, [self.column]).column(self.column)
-        if not hasattr(column, "dictionary"):
-            column = column.dictionary_encode(null_encoding="encode")
-        table = [self._codes.get(value, -1) for value in column.dictionary.to_pylist()]
+        column = self._values(ids).dictionary_encode(null_encoding="encode")
+        values = column.dictionary.to_pylist()
+        table = [self._codes.get(_key(value), -1) for value in values]
         table.append(self._codes.get(None, -1))
         indices = column.indices.fill_null(len(table) - 1)
         return np.array(table, np.int64)[indices.to_numpy(zero_copy_only=False)]
+
+    def _values(self, ids: Int64[np.ndarray, " n"]) -> Any:
+        """Returns the values of a block; text as bytes, which need not be UTF-8."""
+        column = self._pool.take(ids, [self.column]).column(self.column)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_string(column.type):
+            return column.cast(pa.binary())
+        if pa.types.is_large_string(column.type):
+            return column.cast(pa.large_binary())
+        return column
 
     def __len__(self) -> int:
         return len(self._codes)
@@ -81,7 +95,16 @@ class Groups:
         return is_few
 
 
+def _key(value: object) -> object:
+    """Returns what a value is found by: NaN, which equals nothing, counts as null."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def _name(value: object) -> str:
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "(null)" if value is None else str(value)
+    if value is None:
+        return "(null)"
+    return clean(str(value), _MAX_NAME) or "(empty)"

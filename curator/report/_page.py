@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from importlib import resources
 from typing import cast
@@ -14,6 +15,8 @@ from curator.report._content import Report
 __all__ = ["to_html"]
 
 _SMALL = 104  # pixels of height: what is enlarged on the page keeps its pixels
+# What HTML or UTF-8 cannot have, of names of files and columns.
+_NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def to_html(report: Report) -> str:
@@ -41,12 +44,13 @@ def to_html(report: Report) -> str:
     filters |= {"data_uri": _data_uri, "is_small": _is_small}
     source = resources.files("curator.report").joinpath("page.html")
     template = environment.from_string(source.read_text(encoding="utf-8"))
-    return template.render(
+    page = template.render(
         title=report.title,
         subtitle=report.subtitle,
         sections=report.sections,
         footer=f"Made by batch-curator {curator.__version__}: curator report.",
     )
+    return _NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def _data_uri(png: bytes) -> str:

@@ -16,13 +16,13 @@ from curator.report._content import (
     Table,
 )
 from curator.report._duplicates import DuplicateGroups, group_duplicates
-from curator.report._embeddings import numbers_of, read_embeddings
+from curator.report._embeddings import left_out, numbers_of, read_embeddings
 from curator.report._examples import Examples
 from curator.report._groups import Groups
 from curator.report._numbers import SHARES, Numbers, read_numbers
 from curator.report._options import Options
 from curator.report._scores_page import ScoresPage
-from curator.report._words import megabytes, number
+from curator.report._words import megabytes, number, one_line
 
 __all__ = ["report_scores"]
 
@@ -64,7 +64,7 @@ def report_scores(scores: Scores, pool: Pool | None, options: Options) -> Report
             embeddings.ids, embeddings.rows, options.threshold
         )
     sections = [
-        page.distributions(),
+        page.distributions(left_out(scores)),
         *page.relations(),
         *page.domains(),
         *page.examples(),
@@ -164,7 +164,8 @@ def _lines(
     scores: Scores, numbers: Numbers, duplicates: DuplicateGroups | None
 ) -> Iterator[str]:
     yield f"scores of {scores.num_examples:,} examples in {scores.path}"
-    width = max((len(name) for name in numbers.each), default=5)
+    names = {name: one_line(name) for name in numbers.each}
+    width = max(map(len, names.values()), default=5)
     if numbers.each:
         columns = ["5 %", "median", "95 %", "mean", "not finite"]
         yield f"  {'':{width}} " + "".join(f"{name:>12}" for name in columns)
@@ -172,7 +173,8 @@ def _lines(
         values = [each.quantiles[q] for q in (0.05, 0.5, 0.95)] + [each.survey.mean]
         bad = each.survey.num_nan + each.survey.num_infinite
         shown = [number(v) if each.survey.count else "-" for v in values]
-        yield f"  {name:{width}} " + "".join(f"{t:>12}" for t in [*shown, f"{bad:,}"])
+        counted = [*shown, f"{bad:,}"]
+        yield f"  {names[name]:{width}} " + "".join(f"{t:>12}" for t in counted)
     if duplicates is not None:
         yield (
             f"  {duplicates.num_redundant:,} of {duplicates.num_examples:,} are "

@@ -12,6 +12,7 @@ from curator.report._content import Block, Card, Figure, Gallery, Note, Section,
 from curator.report._duplicates import DuplicateGroups
 from curator.report._embeddings import SAMPLE, Embeddings
 from curator.report._examples import NO_POOL, Examples
+from curator.report._labels import labels_of
 from curator.report._numbers import Number, Numbers
 from curator.report._statistics import Kept
 from curator.report._words import axis_label, number, share, slug
@@ -31,7 +32,7 @@ class ScoresPage:
         self._examples = examples
         self._shown = list(itertools.islice(numbers.each.values(), _MAX_SCORES))
 
-    def distributions(self) -> Section:
+    def distributions(self, left_out: str | None) -> Section:
         parts: list[Block] = [_quantile_table(list(self._numbers.each.values()))]
         if len(self._shown) < len(self._numbers.each):
             parts.append(Note(f"The first {_MAX_SCORES} are shown below."))
@@ -64,6 +65,8 @@ class ScoresPage:
             parts.append(Figure(f"{slug(each.name)}-distribution", png, caption))
         if not parts[1:]:
             parts.append(Note("There is no score that is one number for each example."))
+        if left_out is not None:
+            parts.insert(1, Note(left_out))
         return Section("distributions", "Distributions", parts)
 
     def relations(self) -> list[Section]:
@@ -116,7 +119,10 @@ class ScoresPage:
         if groups is None:
             return []
         largest = groups.largest()
+        labels = labels_of([name for _, name in largest])
         parts: list[Block] = []
+        if labels.note is not None:
+            parts.append(Note(labels.note))
         if len(groups) > len(largest):
             parts.append(
                 Note(f"The {len(largest)} largest of {len(groups):,} are shown.")
@@ -132,7 +138,7 @@ class ScoresPage:
             if each.is_log:
                 quantiles = 10.0**quantiles
             png = figures.boxes(
-                [largest[i][1] for i in order],
+                [labels.texts[i] for i in order],
                 sizes[order].tolist(),
                 quantiles[order],
                 self._label(each),

@@ -13,6 +13,7 @@ from curator.report import _figures as figures
 from curator.report._content import Block, Figure, Gallery, Note, Section, Table
 from curator.report._examples import Examples
 from curator.report._groups import Groups
+from curator.report._labels import labels_of
 from curator.report._timeline import Timeline
 from curator.report._words import duration, number, share
 
@@ -214,13 +215,17 @@ class SessionPage:
             )
         if len(line.at) > 1:
             shown = largest[:_MAX_BANDS]
-            bands = {name: 100 * line.groups[:, code] for code, name in shown}
-            rest = 100 - np.sum(list(bands.values()), axis=0)
+            labels = labels_of([name for _, name in shown])
+            names = list(labels.texts)
+            bands = [100 * line.groups[:, code] for code, _ in shown]
             if len(groups) > len(shown):
-                bands["others"] = np.maximum(rest, 0)
-            png = figures.shares(line.at, bands, "% of what was chosen")
+                names.append("others")
+                bands.append(np.maximum(100 - np.sum(bands, axis=0), 0))
+            png = figures.shares(line.at, names, bands, "% of what was chosen")
             caption = f"{groups.column} of the chosen examples, over the steps."
             parts.append(Figure("mixture", png, caption))
+            if labels.note is not None:
+                parts.append(Note(labels.note))
         return [Section("domains", f"By {groups.column}", parts)]
 
     def examples(self, examples: Examples, num_shown: int) -> Section:

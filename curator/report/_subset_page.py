@@ -14,10 +14,11 @@ from curator.report._compare import Compared
 from curator.report._content import Block, Figure, Gallery, Note, Section, Table
 from curator.report._examples import NO_POOL, Examples
 from curator.report._groups import Groups
+from curator.report._labels import labels_of
 from curator.report._numbers import Number
 from curator.report._options import Options
 from curator.report._statistics import Histogram, Kept, Survey
-from curator.report._words import axis_label, number, share, slug
+from curator.report._words import axis_label, number, one_line, share, slug
 
 __all__ = ["SubsetPage", "wilson"]
 
@@ -110,6 +111,8 @@ class SubsetPage:
             "selected",
             "dropped",
         )
+        if compared.left_out is not None:
+            parts.insert(0, Note(compared.left_out))
         return Section(
             "differences", "Selected, and all", [Table(header, rows), *parts]
         )
@@ -122,8 +125,9 @@ class SubsetPage:
         low, high = wilson(totals - kept, totals)
         order: list[int] = np.argsort(-rates, kind="stable").tolist()
         overall = 100 * (1 - counts[:, 1].sum() / max(counts[:, 0].sum(), 1))
+        labels = labels_of([shown[i][1] for i in order])
         png = figures.intervals(
-            [shown[i][1] for i in order],
+            labels.texts,
             totals[order].tolist(),
             rates[order],
             100 * low[order],
@@ -156,7 +160,10 @@ class SubsetPage:
             "of all",
             "of the selected",
         )
-        parts: list[Block] = [Figure("drop-rates", png, caption), Table(header, rows)]
+        parts: list[Block] = [Figure("drop-rates", png, caption)]
+        if labels.note is not None:
+            parts.append(Note(labels.note))
+        parts.append(Table(header, rows))
         if len(groups) > len(shown):
             parts.append(
                 Note(f"The {len(shown)} largest of {len(groups):,} are shown.")
@@ -257,14 +264,15 @@ class SubsetPage:
         yield f"subset {self._name}: {self.sentence()}"
         if self._compared is None:
             return
-        width = max((len(name) for name in self._compared.whole.each), default=5)
+        names = {name: one_line(name) for name in self._compared.whole.each}
+        width = max(map(len, names.values()), default=5)
         columns = ("all", "selected", "dropped")
         yield f"  {'mean':{width}} " + "".join(f"{name:>12}" for name in columns)
         for name, each in self._compared.whole.each.items():
             kept = self._compared.kept.each[name].survey
             surveys = (each.survey, kept, self._compared.dropped[name])
             shown = (_or_dash(survey.mean, survey.count) for survey in surveys)
-            yield f"  {name:{width}} " + "".join(f"{text:>12}" for text in shown)
+            yield f"  {names[name]:{width}} " + "".join(f"{t:>12}" for t in shown)
 
     @property
     def _is_weighted(self) -> bool:

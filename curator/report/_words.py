@@ -1,12 +1,25 @@
-"""Numbers, and the names of scores, for people."""
+"""Numbers, text, and the names of scores, for people."""
 
 from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from typing import SupportsFloat
 
-__all__ = ["axis_label", "duration", "megabytes", "number", "share", "slug"]
+__all__ = [
+    "axis_label",
+    "clean",
+    "duration",
+    "megabytes",
+    "number",
+    "one_line",
+    "share",
+    "slug",
+]
+
+_MAX_TEXT = 320  # characters
+_MAX_SLUG = 60  # a file's name has 255 bytes at most, and may have two of these
 
 _UNITS = {
     "loss": "nats",
@@ -27,6 +40,23 @@ def axis_label(score: str, kind: str | None = None) -> str:
     if kind == "causal_lm" and unit == "nats":
         unit = "nats per token"
     return f"{score} ({unit})" if unit else score
+
+
+def clean(text: str, limit: int = _MAX_TEXT) -> str:
+    """Returns a text without characters that control, cut where it is long."""
+    size = len(text)
+    shown = "".join(
+        each
+        if each in "\n\t" or unicodedata.category(each) not in ("Cc", "Cs")
+        else "\N{REPLACEMENT CHARACTER}"
+        for each in text[:limit]
+    )
+    return shown if size <= limit else f"{shown.rstrip()} … ({size:,} characters)"
+
+
+def one_line(text: str) -> str:
+    """Returns a text without characters that control, on one line."""
+    return clean(" ".join(text.split()))
 
 
 def number(given: SupportsFloat) -> str:
@@ -71,4 +101,4 @@ def duration(seconds: float) -> str:
 
 def slug(name: str) -> str:
     """Returns a name as part of a file's name."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-") or "score"
+    return re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[:_MAX_SLUG] or "score"

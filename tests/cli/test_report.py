@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import reports
 import worlds
@@ -135,6 +136,64 @@ def test_a_score_that_is_nowhere_finite_is_said_so(tmp_path, capsys) -> None:
     run(capsys, scores, "--out", tmp_path / "out")
 
     assert "loss is finite for no example." in Page(tmp_path / "out/report.html").text
+
+
+def test_what_is_neither_a_number_nor_an_embedding_is_named(tmp_path, capsys) -> None:
+    rows = 20
+    columns = {
+        "loss": pa.array(np.arange(rows) / 7),
+        "class": pa.array(["a"] * rows),
+        "flag": pa.array([True] * rows),
+        "ragged": pa.array([[1.0]] * rows),
+        "words": pa.array([["a", "b"]] * rows, pa.list_(pa.string(), 2)),
+        "second": pa.array([[1.0, 2.0]] * rows, pa.list_(pa.float32(), 2)),
+        "first": pa.array([[1.0, 2.0]] * rows, pa.list_(pa.float32(), 2)),
+        "queries": pa.array(np.arange(rows)),  # of what is no pair
+    }
+    table = pa.table({"example_id": np.arange(rows), **columns})
+    pq.write_table(table, tmp_path / "scores.parquet")
+
+    said = run(capsys, tmp_path / "scores.parquet", "--out", tmp_path / "out")
+
+    assert "19 of 20 are near-duplicates" in said
+    text = Page(tmp_path / "out/report.html").text
+    assert (
+        "Not shown: class (string), flag (bool), ragged (list<element: double>), words "
+        "(fixed_size_list<element: string>[2]), second (fixed_size_list<element: "
+        "float>[2]), queries (int64). A score is one number"
+    ) in text
+    assert "have first with a cosine above" in text
+
+
+def test_sides_of_two_lengths_are_no_pairs(tmp_path, capsys) -> None:
+    rng = np.random.default_rng(0)
+    sides = {"queries": rng.random((9, 4)), "targets": rng.random((9, 3))}
+    scores = write_scores(tmp_path / "scores.parquet", {"loss": np.ones(9)}, **sides)
+
+    run(capsys, scores, "--out", tmp_path / "out")
+
+    assert "Not shown: queries (" in Page(tmp_path / "out/report.html").text
+
+
+def test_names_that_no_font_can_draw_are_on_the_page(tmp_path, capsys) -> None:
+    names = [b"web", b"\xef\xb7\x90", b"a\nb", b"\x00", b"", None, b"\xff"]
+    raw = pa.array(names * 9, pa.binary())
+    ratings = [float("nan"), 1.0, 2.0, None, 1.0, 2.0, 1.0] * 9
+    table = pa.table({"domain": raw.view(pa.string()), "rating": ratings})
+    pq.write_table(table, tmp_path / "pool.parquet")
+    config = tmp_path / "server.toml"
+    config.write_text("[pools.p]\nformat = 'parquet'\npath = 'pool.parquet'\n")
+    scores = write_scores(tmp_path / "s.parquet", {"a\nb\x1b[31m": np.arange(63.0)})
+    call = (scores, "--out", tmp_path / "out", "--config", config, "--pool", "p")
+
+    said = run(capsys, *call)
+
+    assert "\n  a b\ufffd[31m " in said
+    page = Page(tmp_path / "out/report.html").text
+    assert "No font that was found can draw some names: [1] is \ufdd0." in page
+    assert "(not UTF-8)" in page
+    run(capsys, *call, "--domain", "rating")
+    assert "By rating" in Page(tmp_path / "out/report.html").headings
 
 
 def test_scores_of_the_command_say_where_they_are_from(tmp_path, capsys) -> None:
@@ -379,6 +438,11 @@ def test_a_domain_with_too_many_values_is_refused_if_it_was_asked_for(
     [
         (["--examples", "0"], "--examples: at least 1; got 0"),
         (["--cosine", "1.5"], "--cosine: between 0 and 1; got 1.5"),
+        (["--cosine", "a"], "--cosine: expected a number between 0 and 1; got 'a'"),
+        (["--out", ""], "--out: expected the name of a file or folder; got ''"),
+        (["--out", "\udcff"], "--out: expected a name in UTF-8, or a link with"),
+        (["--scores", ""], "--scores: expected the name of a file or folder; got ''"),
+        (["--config", ""], "--config: expected the name of a file or folder; got ''"),
     ],
 )
 def test_a_wrong_option_exits_with_2(tmp_path, capsys, options, message) -> None:

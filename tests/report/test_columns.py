@@ -12,7 +12,7 @@ from curator.errors import ConfigError
 from curator.pools import MemoryPool, Pool, VirtualPool
 from curator.report import Choice
 from curator.report._columns import Columns, choose_columns
-from curator.report._examples import Examples, clean
+from curator.report._examples import Examples
 
 RNG = np.random.default_rng(0)
 
@@ -119,6 +119,48 @@ def test_what_the_user_names_is_shown_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("number", "3"),
+        ("good", "1"),
+        ("tokens", "1 nan 3"),
+        ("ragged", "(its lists are not of one length)"),
+        ("pixels", "1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 … (64 numbers)"),
+        ("domain", "web"),
+    ],
+)
+def test_text_may_be_numbers_and_is_shown_once(name: str, text: str) -> None:
+    pool = pool_of(
+        number=[3],
+        good=[True],
+        tokens=pa.array([[1, None, 3]]),
+        ragged=pa.array([[[1], [2, 3]]]),
+        pixels=pa.array([[[1] * 8] * 8], pa.list_(pa.list_(pa.uint8()))),
+        domain=["web"],
+    )
+
+    columns = chosen(pool, text=name)
+
+    assert len(set(columns.shown)) == len(columns.shown)
+    (card,) = Examples(pool, columns).cards(np.array([0]), [[]])
+    assert card.texts == [(name, text)]
+    assert name not in dict(card.facts)
+
+
+def test_pictures_may_begin_with_rows_that_have_none() -> None:
+    pool = pool_of(
+        late=[None] * 9 + [png()], grey=pa.array([None] + [[[0.5] * 8] * 8] * 9)
+    )
+
+    for name in ("late", "grey"):
+        columns = chosen(pool, image=name)
+
+        assert columns.pictures == [name]
+        (card,) = Examples(pool, columns).cards(np.array([9]), [[]])
+        assert [title for title, _ in card.pictures] == [name]
+
+
+@pytest.mark.parametrize(
     ("choice", "message"),
     [
         ({"text": "captoin"}, "--text: the pool has no column 'captoin' .did you mean"),
@@ -128,6 +170,8 @@ def test_what_the_user_names_is_shown_alone() -> None:
         ({"image": "caption"}, "--image: column 'caption' .string. is no picture"),
         ({"image": "odd"}, "--image: column 'odd' .* 13 numbers make no square"),
         ({"image": "bytes"}, "--image: column 'bytes' .binary. is no picture"),
+        ({"text": "bytes"}, "--text: column 'bytes' is binary; expected text, num"),
+        ({"text": "odd", "image": "odd"}, "--text and --image: both are column 'odd'"),
     ],
 )
 def test_a_column_that_cannot_be_shown_so_is_an_error(
@@ -157,8 +201,3 @@ def test_a_virtual_pool_has_nothing_but_ids() -> None:
 
     assert not examples.are_shown
     assert examples.cards(np.array([3]), [[("loss", "1")]])[0].title == "example 3"
-
-
-def test_long_texts_are_cut_and_characters_that_control_replaced() -> None:
-    assert clean("a\x00b\x1b[31m\tc\n") == "a\ufffdb\ufffd[31m\tc\n"
-    assert clean("x" * 1000) == "x" * 320 + " … (1,000 characters)"

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from curator.report import _figures as figures
-from curator.report._drawing import short
 
 RNG = np.random.default_rng(0)
 STEPS = np.arange(10)
+ODD = "コード\n\x00\ufdd0" + "x" * 99
 
 
 def histogram(label: str = "loss (nats)") -> bytes:
@@ -75,16 +75,17 @@ def test_labels_are_text_and_no_formula() -> None:
         lambda: figures.steps(
             STEPS, [], {"a": 10.0**STEPS, "b": 1.0 + STEPS}, "y", log=True
         ),
-        lambda: figures.shares(STEPS, {str(i): STEPS + 1.0 for i in range(9)}, "y"),
+        lambda: figures.shares(
+            STEPS, [str(i) for i in range(9)], [STEPS + 1.0] * 9, "y"
+        ),
+        lambda: figures.shares(STEPS, [ODD, ODD], [STEPS + 1.0] * 2, ODD),
+        lambda: figures.boxes([ODD], [1], np.ones((1, 5)), ODD, 1.0, log=False),
+        lambda: figures.relation(np.ones(3), np.ones(3), (ODD, ODD), logs=(True, True)),
+        lambda: histogram(ODD),
     ],
 )
-def test_odd_numbers_are_drawn(png) -> None:
+def test_odd_numbers_and_names_are_drawn(png) -> None:
     width, height = size_of(png())
 
     assert width in (735, 1470)
     assert 150 < height < 1000
-
-
-def test_long_names_are_cut() -> None:
-    assert short("x" * 28) == "x" * 28
-    assert short("x" * 29) == "x" * 27 + "…"

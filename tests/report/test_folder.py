@@ -59,6 +59,24 @@ def test_a_report_replaces_its_own_files_and_no_others(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").exists()
 
 
+def test_plots_of_one_name_are_files_of_several(tmp_path: Path) -> None:
+    written = write_report(report("a", "A", "a"), tmp_path)
+
+    names = ["report-a.png", "report-A-2.png", "report-a-3.png"]
+    assert [path.name for path in written.figures] == names
+    assert all(path.exists() for path in written.figures)
+
+
+def test_what_html_cannot_have_is_replaced(tmp_path: Path) -> None:
+    """A file's name need not be UTF-8, and a column's may have anything."""
+    odd = Report("\udcff", "\x00", [], {}, ["a\x1bb"])
+
+    text = write_report(odd, tmp_path).page.read_text(encoding="utf-8")
+
+    assert "<h1>\ufffd</h1>" in text
+    assert not {"\x00", "\udcff", "\x1b"} & set(text)
+
+
 def test_a_folder_is_made_and_a_file_is_none(tmp_path: Path) -> None:
     assert write_report(report(), tmp_path / "a" / "b").page.exists()
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from curator.report._words import axis_label, duration, megabytes, number, share, slug
+from curator.report._words import (
+    axis_label,
+    clean,
+    duration,
+    megabytes,
+    number,
+    share,
+    slug,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +63,9 @@ def test_sizes_and_times() -> None:
 def test_a_name_of_a_file_has_no_odd_characters() -> None:
     assert slug("len(text)/../x") == "len-text-x"
     assert slug("///") == "score"
+    assert slug("x" * 300) == "x" * 60
+
+
+def test_long_texts_are_cut_and_characters_that_control_replaced() -> None:
+    assert clean("a\x00b\x1b[31m\tc\n") == "a\ufffdb\ufffd[31m\tc\n"
+    assert clean("x" * 1000) == "x" * 320 + " … (1,000 characters)"
