@@ -69,9 +69,11 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
+        if not isinstance(error, OSError):
+            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             msg = f"no space left to write {str(path)!r}: free some and run it again"
         else:

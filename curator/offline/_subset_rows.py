@@ -6,18 +6,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from jaxtyping import Int64
 
 from curator.errors import ConfigError
-from curator.offline._files import replacing
+from curator.offline._rows import FORMATS, RowFormat, Rows
 from curator.offline._subset import Subset
 from curator.pools import Pool
 
 __all__ = ["check_rows_path", "write_rows"]
 
-_PARQUET = (".parquet", ".pq")
-_ARROW = (".arrow", ".ipc", ".feather")
 # A row group of Parquet is decoded whole: enough for a scan, little for one row.
 _MAX_BYTES, _MAX_ROWS = 1 << 25, 8192
 _FIRST_ROWS = 64
@@ -27,49 +26,71 @@ def check_rows_path(path: Path, pool: Pool) -> None:
     """Checks that rows can be written.
 
     Raises:
-        ConfigError: The name does not say in which format, or the pool has no data.
+        ConfigError: The name does not say in which format, the pool has no data, or
+            the format cannot keep one of its columns.
+        MissingDependencyError: The format's package is not installed.
     """
-    if path.suffix not in (*_PARQUET, *_ARROW):
-        msg = (
-            f"rows: a name that ends in {', '.join((*_PARQUET, *_ARROW))} says the "
-            f"format; got {str(path)!r}"
-        )
-        raise ConfigError(msg)
+    format = _format_of(path)
     if not pool.schema.names:
         msg = "rows: the pool is virtual, it has ids and no data; leave this out"
         raise ConfigError(msg)
+    for field in pool.schema:
+        problem = format.problem(field)
+        if problem is not None:
+            msg = (
+                f"rows: column {field.name!r} {problem}. What keeps all columns of "
+                f"this pool: {', '.join(_that_keep(pool.schema))}"
+            )
+            raise ConfigError(msg)
 
 
 def write_rows(path: Path, pool: Pool, subset: Subset) -> None:
     """Writes the rows of a subset in the order of their ids, whole or not at all.
 
-    All columns of the pool and no others, in Parquet or in Arrow's IPC format by the
-    file's name: what reads the pool reads the subset. A block is in memory at a time.
+    All columns of the pool, in the format that the name says: what reads the pool reads
+    the subset. A block is in memory at a time.
 
     Raises:
+        ConfigError: The format cannot keep one of the values.
         PoolError: The pool cannot be read.
         StorageError: The disk is full or fails.
     """
     text = json.dumps(subset.metadata, sort_keys=True)
     schema = pool.schema.with_metadata({Subset.KEY: text})
-    with replacing(path) as file:
-        if path.suffix in _PARQUET:
-            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                for block in _blocks(pool, subset):
-                    table = pa.Table.from_batches([block])
-                    writer.write_table(table.replace_schema_metadata(schema.metadata))
-        else:
-            with pa.ipc.new_file(file, schema) as writer:
-                for block in _blocks(pool, subset):
-                    writer.write_batch(block)
+    _format_of(path).write(path, Rows(schema, _blocks(pool, subset)))
 
 
-def _blocks(pool: Pool, subset: Subset) -> Iterator[pa.RecordBatch]:
-    """Yields rows, as many at a time as the first ones let fit."""
+def _format_of(path: Path) -> RowFormat:
+    for format in FORMATS:
+        if path.name.endswith(format.suffixes):
+            return format
+    suffixes = [suffix for format in FORMATS for suffix in format.suffixes]
+    msg = (
+        f"rows: a name that ends in {', '.join(suffixes)} says the format; got "
+        f"{str(path)!r}"
+    )
+    raise ConfigError(msg)
+
+
+def _that_keep(schema: pa.Schema) -> list[str]:
+    """Returns the endings of the formats that keep all columns."""
+    return [
+        format.suffixes[0]
+        for format in FORMATS
+        # Lance may not be installed.
+        if format.name != "lance" and not any(map(format.problem, schema))
+    ]
+
+
+def _blocks(
+    pool: Pool, subset: Subset
+) -> Iterator[tuple[Int64[np.ndarray, " n"], pa.RecordBatch]]:
+    """Yields ids and rows, as many at a time as the first ones let fit."""
     start, size = 0, _FIRST_ROWS
     while start < len(subset.ids):
-        block = pool.take(subset.ids[start : start + size])
-        yield block
+        ids = subset.ids[start : start + size]
+        block = pool.take(ids)
+        yield ids, block
         start += len(block)
         if size == _FIRST_ROWS:
             fit = _MAX_BYTES * len(block) // max(block.nbytes, 1)

@@ -158,7 +158,8 @@ def test_rows_are_a_pool_of_their_own(
 @pytest.mark.parametrize(
     ("pool", "name", "message"),
     [
-        ("p", "rows.csv", r"rows: a name that ends in .parquet, .pq, .arrow, .ipc, .f"),
+        ("p", "rows.txt", r"rows: a name that ends in .parquet, .pq, .arrow, .ipc, .f"),
+        ("p", "rows.csv", r"rows: column 'tokens' is list<.*>, and CSV has booleans, "),
         ("ids", "rows.arrow", "rows: the pool is virtual, it has ids and no data"),
     ],
 )
