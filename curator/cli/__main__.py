@@ -85,8 +85,9 @@ def _fail(message: str, status: int) -> int:
     """Prints an error, on one line of stderr; returns the exit status."""
     if os.environ.get(_DEBUG):
         traceback.print_exc()
+    line = " ".join(message.splitlines())  # what others raise may have several
     with contextlib.suppress(OSError):  # nobody is there to be told
-        print(f"curator: {message}", file=sys.stderr, flush=True)
+        print(f"curator: {line}", file=sys.stderr, flush=True)
     return status
 
 
@@ -99,10 +100,17 @@ def _drop_output() -> None:
 
 
 def _open_streams() -> None:
-    """Gives stdout and stderr that the caller has closed to nobody."""
+    """Makes stdout and stderr take what is printed.
+
+    Those that the caller has closed go to nobody.
+    """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
+    # Names and texts of the data, on a terminal that has no such letters.
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import math
 import tomllib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from curator.errors import ConfigError
@@ -19,6 +20,7 @@ __all__ = [
     "names",
     "option",
     "options_table",
+    "path",
     "positive",
     "print_json",
 ]
@@ -62,6 +64,14 @@ def add_options(parser: argparse.ArgumentParser, what: str, example: str) -> Non
         type=option,
         help=f"a field of {what}, as in a session: {example}",
     )
+
+
+def path(text: str) -> Path:
+    """Returns the name of a file or a folder, for argparse."""
+    if not text.strip():
+        msg = "expected a name; got nothing"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
 
 
 def positive(text: str) -> int:

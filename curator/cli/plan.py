@@ -13,6 +13,7 @@ from curator.cli.command import (
     add_json,
     add_options,
     options_table,
+    path,
     positive,
     print_json,
 )
@@ -47,13 +48,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--losses",
         metavar="LOSSES",
-        type=Path,
+        type=path,
         help="Parquet with example_id, loss and perhaps step and epoch, such as "
         "'curator inspect --export' writes, or a folder of 'curator score'",
     )
     parser.add_argument("--loss", metavar="COLUMN", help="where the losses are; loss")
     parser.add_argument("--epoch", metavar="E", type=int, help="which one, from 0")
-    parser.add_argument("--out", metavar="PLAN.parquet", type=Path, help="the plan")
+    parser.add_argument("--out", metavar="PLAN.parquet", type=path, help="the plan")
     parser.add_argument(
         "--config",
         metavar="CONFIG.toml",
@@ -186,6 +187,9 @@ def _session(config: Config | None, name: str | None) -> SessionSpec | None:
 def _sampler(arguments: argparse.Namespace, session: SessionSpec | None) -> Sampler:
     """Returns the sampler of a name and fields, or of a session with other fields."""
     options = options_table(arguments.option)
+    if "name" in options:
+        msg = "option 'name': --sampler says it; leave the option out"
+        raise ConfigError(msg)
     if arguments.sampler is not None:
         return parse_sampler({**options, "name": arguments.sampler})
     if session is None:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import math
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from curator.cli.command import (
@@ -15,6 +14,7 @@ from curator.cli.command import (
     add_options,
     names,
     options_table,
+    path,
     positive,
     print_json,
 )
@@ -44,14 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "scores",
         metavar="SCORES",
         nargs="?",
-        type=Path,
+        type=path,
         help="what one model says: a folder of 'curator score', or a Parquet file",
     )
     for role in ("learner", "reference"):
         parser.add_argument(
             f"--{role}",
             metavar="SCORES",
-            type=Path,
+            type=path,
             help=f"what the {role} says, where a policy reads two models",
         )
     parser.add_argument("--policy", metavar="NAME", help="which examples are preferred")
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONDITION",
         help="only examples of which it is true: 'loss < percentile(loss, 90)'",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE.parquet")
+    parser.add_argument("--out", required=True, type=path, metavar="FILE.parquet")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="0")
     parser.add_argument(
         "--super-batch-size",
@@ -97,8 +97,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows",
         metavar="FILE",
-        type=Path,
-        help="also write the rows of the subset: .parquet or .arrow",
+        type=path,
+        help="also write the rows of the subset: .parquet, .arrow, .jsonl, .tar, ...",
     )
     add_json(parser, "the report")
 
@@ -114,6 +114,9 @@ def select(arguments: argparse.Namespace) -> int:
 
     if (arguments.pool is None) != (arguments.config is None):
         msg = "pool: --config and --pool go together, the one has the other"
+        raise ConfigError(msg)
+    if arguments.compare is not None and not names(arguments.compare):
+        msg = f"compare: no name in {arguments.compare!r}"
         raise ConfigError(msg)
     config = None if arguments.config is None else load_config(arguments.config)
     job = offline.SelectJob(
@@ -238,6 +241,8 @@ def _number(value: float | None) -> str:
 
 def _short(text: str) -> str:
     text = " ".join(text.split())
+    # A terminal would obey what the data says.
+    text = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
     return text if len(text) <= _MAX_NAME else f"{text[: _MAX_NAME - 3]}..."
 
 

@@ -24,7 +24,7 @@ def call_factory(path: str, args: Mapping[str, object]) -> object:
     factory = _import_factory(path)
     try:
         return factory(**args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         given = ", ".join(f"{name}={value!r}" for name, value in args.items())
         msg = (
             f"factory {path!r} raised {type(error).__name__} when called with "
@@ -40,7 +40,7 @@ def _import_factory(path: str) -> Callable[..., object]:
         raise ConfigError(msg)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A missing dependency of the user's module is another mistake than a missing
         # module: only the second one is cured by the import path.
         if isinstance(error, ModuleNotFoundError) and _is_part(error.name, module_name):

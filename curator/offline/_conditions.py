@@ -46,7 +46,11 @@ def meets(text: str, values: Values) -> Bool[np.ndarray, " N"]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         where = Where(text)  # says what is wrong with it
     else:
-        where = Where(ast.unparse(_Plain(text, values).visit(tree)))
+        try:
+            plain = ast.unparse(_Plain(text, values).visit(tree))
+        except RecursionError:
+            plain = text  # which is refused for what it is
+        where = Where(plain)
     columns = {name: _column(values(name)) for name in where.columns}
     return where.of(pa.record_batch(columns))
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 import curator
-from curator.config import Config, policy_to_table
+from curator.config import Config, did_you_mean, policy_to_table
 from curator.errors import ConfigError, FeatureError, StorageError
 from curator.offline._column_difference import comparable, compare_columns
 from curator.offline._conditions import meets
@@ -27,7 +27,7 @@ from curator.offline._select_inputs import Inputs, open_inputs
 from curator.offline._select_job import SelectJob, SelectReport
 from curator.offline._subset import Subset, write_subset
 from curator.offline._subset_rows import check_rows_path, write_rows
-from curator.policies import Policy, RememberingPolicy
+from curator.policies import DomainQuota, Policy, RememberingPolicy
 from curator.rng import Noise
 from curator.samplers import Run, Uniform
 from curator.scores import SCORES
@@ -69,6 +69,9 @@ def select(job: SelectJob, config: Config | None = None) -> SelectReport:
     started = time.perf_counter()
     for path in (job.out, job.rows):
         _check_new(path)
+    if job.rows is not None and job.rows.resolve() == job.out.resolve():
+        msg = f"rows: {str(job.rows)!r} is the subset itself (out); choose another name"
+        raise ConfigError(msg)
     paths = {"scores": job.scores, "learner": job.learner, "reference": job.reference}
     scratch = job.out.parent if job.super_batch_size else None
     with open_inputs(paths, config, job.pool, scratch=scratch) as inputs:
@@ -137,6 +140,8 @@ def _by_policy(
     """Returns what the policy selects, of all candidates or of block after block."""
     needs = policy.needs - {"memory"}
     inputs.check(needs, f"policy {policy!r}")
+    if isinstance(policy, DomainQuota) and policy.quotas is not None:
+        _check_quotas(policy.quotas, inputs.values(f"pool.{policy.domain}"))
     num_candidates = len(inputs.ids) if candidates is None else len(candidates)
     num_selected = job.size_of(len(inputs.ids))
     if num_selected is not None and num_selected > num_candidates:
@@ -167,6 +172,8 @@ def _by_policy(
         positions = chosen.positions if rows is None else rows[chosen.positions]
         parts.append(dataclasses.replace(chosen, positions=positions))
     chosen = parts[0] if len(parts) == 1 else _joined(parts)
+    if job.threshold is not None:
+        chosen = dataclasses.replace(chosen, stats=_stats_above(chosen))
     if not len(chosen.positions):
         msg = (
             f"threshold: no example has a score of at least {job.threshold}; see what "
@@ -241,6 +248,29 @@ def _kept(job: SelectJob, selection: Selection) -> Bool[np.ndarray, " K"]:
         )
         raise ConfigError(msg)
     return np.ones(len(selection.indices), bool)
+
+
+def _stats_above(chosen: _Chosen) -> dict[str, float]:
+    """Returns the statistics of what is above a threshold.
+
+    The policy's own are of its ranking of all candidates.
+    """
+    stats = {"num_quarantined": chosen.stats.get("num_quarantined", 0.0)}
+    if chosen.scores is not None and len(chosen.scores):
+        stats["score_mean"] = float(chosen.scores.mean(dtype=np.float64))
+    return stats
+
+
+def _check_quotas(quotas: Mapping[str, float], domains: np.ndarray) -> None:
+    """Checks that there are the domains that have a share: a session cannot know."""
+    known = sorted(set(domains.astype(str).tolist()))
+    for name, share in quotas.items():
+        if share and name not in known:
+            msg = (
+                f"policy: quotas names {name!r}, and no example is of that domain"
+                f"{did_you_mean(name, known)}"
+            )
+            raise ConfigError(msg)
 
 
 def _joined(parts: list[_Chosen]) -> _Chosen:

@@ -62,8 +62,8 @@ class Inputs:
         """The columns of the pool that can be read: all, or those that were copied."""
         if self.pool is not None:
             return self.pool.schema
-        copied = [scores.columns for scores in self.scores.values()]
-        return max(copied, key=len)
+        fields = [field for scores in self.scores.values() for field in scores.columns]
+        return pa.schema({field.name: field for field in fields}.values())
 
     def blocks(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Yields columns of the pool, of all examples in order.
@@ -76,9 +76,22 @@ class Inputs:
             if set(columns) <= set(scores.columns.names):
                 yield from scores.blocks(columns)
                 return
-        assert self.pool is not None  # else all columns are those of some scores
-        for start in range(0, len(self.ids), _BLOCK):
-            yield self.pool.take(self.ids[start : start + _BLOCK], columns)
+        if self.pool is not None:
+            for start in range(0, len(self.ids), _BLOCK):
+                yield self.pool.take(self.ids[start : start + _BLOCK], columns)
+            return
+        # Some from each. Both are in the order of the ids; their blocks are not alike.
+        tables: list[pa.Table] = []
+        left = set(columns)
+        for scores in self.scores.values():
+            mine = sorted(left.intersection(scores.columns.names))
+            left -= set(mine)
+            if mine:
+                tables.append(pa.Table.from_batches(scores.blocks(mine)))
+        joined = pa.table(
+            {name: table[name] for table in tables for name in table.column_names}
+        )
+        yield from joined.select(list(columns)).to_batches(_BLOCK)
 
     def check(self, needs: frozenset[str], what: str) -> None:
         """Checks that all features are there.
@@ -149,9 +162,10 @@ class Inputs:
         elif name in self.columns.names:
             values = self._pool_column(name)
         else:
-            known = [*self.names, *SCORES]
-            known += [f"{_POOL}{column}" for column in self.columns.names]
-            msg = f"where: there is no {name!r}{did_you_mean(name, known)}"
+            known = [*self.names, *(f"{_POOL}{c}" for c in self.columns.names)]
+            known += [score for score in SCORES if self._has(SCORES[score])]
+            hint = did_you_mean(name, list(dict.fromkeys(known)))
+            msg = f"where: there is no {name!r}{hint}"
             raise ConfigError(msg)
         if not isinstance(values, np.ndarray) or values.ndim != 1:
             msg = f"where: {name!r} is not one value per example"
@@ -169,6 +183,14 @@ class Inputs:
             with np.errstate(over="ignore", invalid="ignore"):
                 total += coefficient * values
         return total
+
+    def _has(self, score: Score) -> bool:
+        """Whether there is what a score is made of."""
+        try:
+            self.check(frozenset(name for name, _ in score.terms), "")
+        except ConfigError:
+            return False
+        return True
 
     def _check_output(self, role: str, name: str, what: str) -> None:
         scores = self.scores.get(role) or self.scores.get("scores")

@@ -25,6 +25,8 @@ __all__ = ["Where"]
 _pc: Any = pc  # the module has no types
 # Rows whose columns are in memory at once.
 _BLOCK = 65_536
+# Parts within parts; Python's own stack ends at some hundreds.
+_MAX_DEPTH = 50
 _EXAMPLE = "such as 'lang == \"en\" and length < 512'"
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: _pc.equal,
@@ -63,7 +65,9 @@ class Where:
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            reason = error.msg if isinstance(error, SyntaxError) else "too long"
+            reason = "too long"
+            if isinstance(error, SyntaxError | ValueError):
+                reason = getattr(error, "msg", "it has characters that are no text")
             hint = "; equal is written ==" if " = " in f" {text} " else ""
             _fail(text, f"{reason}{hint}")
         self._given = text
@@ -115,14 +119,16 @@ class Where:
                 break
         return np.concatenate(parts)[:limit]
 
-    def _check(self, node: ast.expr) -> None:
+    def _check(self, node: ast.expr, depth: int = 0) -> None:
         """Checks that a part is of the grammar, and notes the columns in it."""
+        if depth > _MAX_DEPTH:
+            _fail(self._given, f"nested more than {_MAX_DEPTH} deep")
         match node:
             case ast.BoolOp(values=values):
                 for value in values:
-                    self._check(value)
+                    self._check(value, depth + 1)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                self._check(operand)
+                self._check(operand, depth + 1)
             case ast.Compare(left=left, ops=ops, comparators=others):
                 self._check_operand(left)
                 for op, other in zip(ops, others, strict=True):

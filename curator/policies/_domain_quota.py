@@ -166,7 +166,8 @@ def domain_counts(
     order = noise.uniform(np.array([_label_id(name) for name in names], np.int64))
     (start,) = noise.uniform(np.zeros(1, np.int64), chunk=1)
     own = total * shares / all_shares if all_shares else shares
-    num_moved = float(np.maximum(split - own, 0).sum())
+    # Shares are rounded, and a part of 1e-15 is nobody's place.
+    num_moved = round(float(np.maximum(split - own, 0).sum()), 9)
     return round_shares(split, total, order, float(start)), num_moved
 
 

@@ -202,6 +202,42 @@ def test_what_nobody_expects_is_told_without_a_traceback(
     assert streams.out == ""
 
 
+def test_an_error_of_several_lines_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> int:
+        raise ConfigError("factory 'm:f' raised RuntimeError:\nno weights\nhere")
+
+    failing = Command("fail", "fails", "Fails.", "curator fail", lambda _: None, fail)
+    monkeypatch.setattr(__main__, "COMMANDS", (failing,))
+    monkeypatch.delenv("CURATOR_DEBUG", raising=False)
+
+    assert main(["fail"]) == 1
+    told = "curator: factory 'm:f' raised RuntimeError: no weights here\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_it_loads_needs_no_traceback() -> None:
+    code = """
+import sys
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "curator.cli.parser":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from curator.cli import main
+
+sys.exit(main())
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=False, text=True
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 # --- pipes and streams ---
 
 

@@ -305,6 +305,7 @@ INFOBATCH = ["--sampler", "infobatch", "-o", "anneal=0.0"]
     ("columns", "message"),
     [
         ({"id": [0], "loss": [0.1]}, "expected 'example_id'"),
+        ({"example_id": np.empty(0, np.int64), "loss": np.empty(0)}, "no examples"),
         ({"example_id": [0], "los": [0.1]}, r"no numbers 'loss' \(did you mean 'los'"),
         (
             {"example_id": [0], "los": [0.1], "step": [0]},
@@ -389,6 +390,10 @@ def test_other_wrong_calls_are_told(
         (
             ["--sampler", "uniform", "-o", "ratio=1", "--epoch", "0"],
             "unknown key 'sampler.ratio'",
+        ),
+        (
+            ["--sampler", "rs2", "-o", "name=uniform", "--epoch", "0"],
+            "option 'name': --sampler says it",
         ),
         (
             ["--sampler", "rs2", "-o", "ratio=big", "--epoch", "0"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,14 @@ def test_two_models_are_named(scores: Path, capsys: pytest.CaptureFixture[str]) 
             "option 'score' is given more than once",
         ),
         ((*LOSS, "-o", "name=x", "--fraction", "1"), "option 'name': --policy says it"),
+        ((*LOSS, "--fraction", "1", "--compare", ","), "compare: no name in ','"),
+        (
+            ("--where", "los_ < 3"),
+            "where: there is no 'los_' (did you mean 'loss'?)",
+        ),
+        (("--where", "zz < 3"), "Known: easy_reference, entropy, grad_norm, hard_l"),
+        (("--where", "not " * 400 + "loss < 3"), "nested more than 50 deep"),
+        (("--where", "\udcff < 3"), "it has characters that are no text"),
         (("-o", "score=loss"), "option 'score': of a policy; name one with --policy"),
         ((*LOSS,), "num_selected: a policy needs it, or a fraction, or a threshold"),
         (
@@ -165,6 +174,7 @@ def test_what_is_wrong_is_one_line_on_stderr(
         (("--fraction", "0.1", "--threshold", "3"), "not allowed with argument"),
         (("-o", "score"), "expected KEY=VALUE; got 'score'"),
         (("--threshold", "high"), "--threshold: invalid float value"),
+        (("--rows", ""), "--rows: expected a name; got nothing"),
     ],
 )
 def test_a_wrong_call_exits_with_2(
@@ -193,3 +203,31 @@ def test_help_has_an_example_and_needs_no_arrow() -> None:
 
     assert "curator select scores --policy topk" in found.stdout
     assert found.stdout.endswith("False\n")
+
+
+def test_what_the_data_says_does_not_reach_the_terminal_as_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["a\x1b[31mred" if i % 2 else "two\nlines" for i in range(200)]
+    path = write_scores(tmp_path / "s", outputs_of(0), copied={"domain": names})
+
+    assert main(call(path, *LOSS, "--fraction", "0.1")) == 0
+
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "  a\ufffd[31mred " in out
+    assert "  two lines " in out
+
+
+def test_letters_that_the_terminal_has_not_are_escaped(tmp_path: Path) -> None:
+    copied = {"domain": ["\u96c6"] * 200}
+    path = write_scores(tmp_path / "s", outputs_of(0), copied=copied)
+    given = call(path, *LOSS, "--fraction", "0.1")
+    result = subprocess.run(
+        [sys.executable, "-m", "curator.cli.__main__", *given],
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert rb"\u96c6" in result.stdout

@@ -28,6 +28,7 @@ def test_arguments_are_passed_by_name() -> None:
             ),
         ),
         (".relative:build", "importing '.relative' raised TypeError"),
+        ("sys:exit", r"'sys:exit' raised SystemExit when called with \(\)"),
         ("odd_towers:raises", r"raised RuntimeError when called with \(\): no check"),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from subsets import (
@@ -256,12 +257,95 @@ def test_a_threshold_is_on_the_policys_own_score(
     assert report.num_selected == len(expected) < NUM_EXAMPLES
 
 
+@pytest.mark.parametrize("super_batch_size", [None, 40])
+def test_statistics_of_a_threshold_are_of_what_is_above_it(
+    learner: Path, out: Path, super_batch_size: int | None
+) -> None:
+    blocks = {"super_batch_size": super_batch_size}
+    report = select(job(out, scores=learner, policy=LOSS, threshold=3.0, **blocks))
+
+    subset = read_subset(out)
+    assert subset.scores is not None
+    assert report.stats == {
+        "num_quarantined": len(NAN_IDS),
+        "score_mean": pytest.approx(subset.scores.mean(dtype=float)),
+    }
+    assert subset.metadata["stats"] == report.stats
+
+
 def test_a_threshold_that_nothing_reaches_is_told(learner: Path, out: Path) -> None:
     with pytest.raises(ConfigError, match="no example has a score of at least 1000"):
         select(job(out, scores=learner, policy=LOSS, threshold=1000.0))
     with pytest.raises(ConfigError, match=r"Uniform\(\) gives no scores; say num_sel"):
         select(job(out, scores=learner, policy=Uniform(), threshold=0.0))
     assert not out.exists()
+
+
+def test_rows_cannot_take_the_name_of_the_subset(tmp_path: Path, out: Path) -> None:
+    config, fingerprint = write_pool(tmp_path)
+    scores = write_scores(tmp_path / "s", outputs_of(0), pool=fingerprint)
+    rows = out.parent / "." / out.name
+    given = job(out, scores=scores, policy=LOSS, num_selected=3, pool="p", rows=rows)
+
+    with pytest.raises(ConfigError, match=r"rows: .* is the subset itself \(out\)"):
+        select(given, load_config(config))
+    assert not out.exists()
+
+
+def test_a_quota_of_a_domain_that_there_is_not_is_told(
+    tmp_path: Path, out: Path
+) -> None:
+    config, fingerprint = write_pool(tmp_path)
+    scores = write_scores(tmp_path / "s", outputs_of(0), pool=fingerprint)
+    policy = DomainQuota(quotas={"web": 1.0, "book": 1.0, "none": 0.0})
+    given = job(out, scores=scores, policy=policy, num_selected=9, pool="p")
+
+    message = r"quotas names 'book', and no example is of that domain \(did you mean"
+    with pytest.raises(ConfigError, match=message):
+        select(given, load_config(config))
+
+
+def test_columns_that_were_copied_beside_either_scores_are_there(
+    tmp_path: Path, out: Path
+) -> None:
+    table = pool_table()
+    copied = [{"domain": table["domain"]}, {n: table[n] for n in ("length", "label")}]
+    learner, reference = (
+        write_scores(
+            tmp_path / name, outputs_of(i), copied=copied[i], shard_size=64 + 26 * i
+        )
+        for i, name in enumerate(("learner", "reference"))
+    )
+    where = "domain == 'web' and label < 3"
+
+    report = select(
+        job(out, learner=learner, reference=reference, policy=None, where=where)
+    )
+
+    is_web = np.asarray(table["domain"].to_pylist()) == "web"
+    expected = np.flatnonzero(is_web & (table["label"].to_numpy() < 3))
+    np.testing.assert_array_equal(read_subset(out).ids, expected)
+    compared = {category.name for category in report.difference.categories}
+    compared |= {number.name for number in report.difference.numbers}
+    assert {"domain", "length", "label"} <= compared
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], "have no examples"),
+        ([-3, 4], "example_id -3; expected positions in a pool"),
+    ],
+)
+def test_scores_of_no_examples_or_of_none_of_a_pool_are_told(
+    tmp_path: Path, out: Path, ids: list[int], message: str
+) -> None:
+    path = tmp_path / "s.parquet"
+    columns = {"example_id": np.array(ids, np.int64), "loss": np.ones(len(ids))}
+    pq.write_table(pa.table(columns), path)
+
+    with pytest.raises(ConfigError, match=message):
+        select(job(out, scores=path, policy=LOSS, num_selected=1))
 
 
 def test_examples_that_are_not_finite_do_not_fill_up(learner: Path, out: Path) -> None:
