@@ -71,6 +71,6 @@ def test_wheel_has_one_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
         "[console_scripts]",
         "curator",
         "=",
-        "curator.cli.__main__:main",
+        "curator.cli:main",
     ]
     assert f"{info}/licenses/LICENSE" in wheel.namelist()

@@ -17,10 +17,10 @@ __all__ = [
     "Command",
     "add_json",
     "add_options",
+    "file_path",
     "names",
     "option",
     "options_table",
-    "path",
     "positive",
     "print_json",
 ]
@@ -66,11 +66,16 @@ def add_options(parser: argparse.ArgumentParser, what: str, example: str) -> Non
     )
 
 
-def path(text: str) -> Path:
-    """Returns the name of a file or a folder, for argparse."""
-    if not text.strip():
-        msg = "expected a name; got nothing"
+def file_path(text: str) -> Path:
+    """Returns a path, for argparse; of nothing it would be the working folder."""
+    if not text:
+        msg = "expected the name of a file or folder; got ''"
         raise argparse.ArgumentTypeError(msg)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = f"expected a name in UTF-8, or a link with such a name; got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from None
     return Path(text)
 
 

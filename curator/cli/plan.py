@@ -12,8 +12,8 @@ from curator.cli.command import (
     Command,
     add_json,
     add_options,
+    file_path,
     options_table,
-    path,
     positive,
     print_json,
 )
@@ -48,13 +48,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--losses",
         metavar="LOSSES",
-        type=path,
+        type=file_path,
         help="Parquet with example_id, loss and perhaps step and epoch, such as "
         "'curator inspect --export' writes, or a folder of 'curator score'",
     )
     parser.add_argument("--loss", metavar="COLUMN", help="where the losses are; loss")
     parser.add_argument("--epoch", metavar="E", type=int, help="which one, from 0")
-    parser.add_argument("--out", metavar="PLAN.parquet", type=path, help="the plan")
+    parser.add_argument(
+        "--out", metavar="PLAN.parquet", type=file_path, help="the plan"
+    )
     parser.add_argument(
         "--config",
         metavar="CONFIG.toml",

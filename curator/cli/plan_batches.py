@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from curator.cli.command import options_table, path, positive, print_json
+from curator.cli.command import file_path, options_table, positive, print_json
 from curator.cli.progress import progress_shown
 from curator.config import load_config, parse_batches
 from curator.errors import ConfigError
@@ -49,7 +49,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--scores",
         metavar="SCORES",
-        type=path,
+        type=file_path,
         help="has the embeddings: a folder of 'curator score', or a Parquet file",
     )
     group.add_argument(
@@ -58,7 +58,7 @@ def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--subset",
         metavar="SUBSET",
-        type=path,
+        type=file_path,
         help="only examples that 'curator select' has selected, with their weights",
     )
 

@@ -9,7 +9,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curator.cli.command import Command, add_json, positive, print_json
+from curator.cli.command import Command, add_json, file_path, positive, print_json
+from curator.cli.pool import add_pool, pool_of
 from curator.cli.progress import progress_shown
 from curator.cli.state import find_state
 from curator.config import load_config
@@ -25,7 +26,7 @@ __all__ = ["COMMAND", "report"]
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path",
-        type=_path,
+        type=file_path,
         metavar="SCORES|SUBSET|CONFIG.toml|STATE_DIR",
         help="what 'curator score' or 'curator select' wrote; or, with --session, a "
         "server's configuration or state directory",
@@ -33,26 +34,18 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         required=True,
-        type=_path,
+        type=file_path,
         metavar="FOLDER",
         help="where report.html goes",
     )
     parser.add_argument("--session", metavar="NAME", help="report on this session")
     parser.add_argument(
         "--scores",
-        type=_path,
+        type=file_path,
         metavar="SCORES",
         help="what a subset was selected from",
     )
-    parser.add_argument(
-        "--config",
-        type=_path,
-        metavar="CONFIG.toml",
-        help="has the pool that --pool names",
-    )
-    parser.add_argument(
-        "--pool", metavar="NAME", help="the examples, to show them; needs --config"
-    )
+    add_pool(parser, "the examples, to show them")
     parser.add_argument(
         "--domain",
         "--label",
@@ -205,21 +198,17 @@ def _pool(
         ConfigError: There is no such pool, or only half of it was named.
         PoolError: It cannot be read, or is another one.
     """
-    if arguments.pool is None and arguments.config is None:
+    config, name = pool_of(arguments)
+    if config is None or name is None:
         for option in ("domain", "text", "image"):
             if getattr(arguments, option) is not None:
-                msg = f"--{option} is a column of a pool: add --config and --pool"
+                msg = f"--{option} is a column of a pool: add --pool"
                 raise ConfigError(msg)
         yield None
         return
-    if arguments.pool is None or arguments.config is None:
-        given = "--pool" if arguments.config is None else "--config"
-        other = "--config" if arguments.config is None else "--pool"
-        msg = f"{given} needs {other} beside it: the file, and the pool's name in it"
-        raise ConfigError(msg)
     from curator.offline import open_configured_pool
 
-    with open_configured_pool(load_config(arguments.config), arguments.pool) as pool:
+    with open_configured_pool(config, name) as pool:
         if fingerprint is not None and pool.fingerprint != fingerprint:
             msg = (
                 f"pool {arguments.pool!r} is not the one that was scored: its "
@@ -241,19 +230,6 @@ def _refuse(arguments: argparse.Namespace, what: str, *options: str) -> None:
         if getattr(arguments, option) is not None:
             msg = f"--{option} does not go with {what}"
             raise ConfigError(msg)
-
-
-def _path(text: str) -> Path:
-    """Returns a path; of nothing it would be the working directory."""
-    if not text:
-        msg = "expected the name of a file or folder; got ''"
-        raise argparse.ArgumentTypeError(msg)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        msg = f"expected a name in UTF-8, or a link with such a name; got {text!r}"
-        raise argparse.ArgumentTypeError(msg) from None
-    return Path(text)
 
 
 def _cosine(text: str) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from curator.cli.command import Command, add_json, names, positive, print_json
 from curator.cli.progress import progress_shown
-from curator.config import load_config
+from curator.config import Config, load_config, one_off_config
 from curator.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,9 +27,19 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command."""
-    parser.add_argument("config", metavar="CONFIG.toml", help="has pool and model")
-    parser.add_argument("--pool", required=True, metavar="NAME", help="what is scored")
-    parser.add_argument("--model", required=True, metavar="NAME", help="by which model")
+    parser.add_argument(
+        "what",
+        metavar="POOL|CONFIG.toml",
+        help="the files of a pool, or a configuration that has it (with --pool)",
+    )
+    parser.add_argument("--pool", metavar="NAME", help="of the configuration")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL.toml|NAME",
+        help="what scores it: a file with the keys of a model; of a configuration, the "
+        "model's name",
+    )
     parser.add_argument(
         "--out", required=True, metavar="FOLDER", help="where the scores go"
     )
@@ -81,15 +91,15 @@ def score(arguments: argparse.Namespace) -> int:
     # Imported here, so that `curator --help` needs no Arrow.
     from curator import offline
 
-    config = load_config(arguments.config, executor=arguments.executor)
+    config, pool, model = _config(arguments)
     for name in ("out", "columns", "outputs"):
         value = getattr(arguments, name)
         if value is not None and not names(value):
             msg = f"{name}: no name in {value!r}"
             raise ConfigError(msg)
     job = offline.ScoreJob(
-        pool=arguments.pool,
-        model=arguments.model,
+        pool=pool,
+        model=model,
         out=Path(arguments.out),
         outputs=None if arguments.outputs is None else names(arguments.outputs),
         where=arguments.where,
@@ -127,6 +137,29 @@ def score(arguments: argparse.Namespace) -> int:
             signal.signal(number, handler)
     _print(report, _report_text(report, job), as_json=arguments.json)
     return 0 if report.is_finished else 128 + stops[0]
+
+
+def _config(arguments: argparse.Namespace) -> tuple[Config, str, str]:
+    """Returns a configuration, and which pool and model of it are meant.
+
+    Raises:
+        ConfigError: It says something wrong, or the two do not go together.
+    """
+    from curator.pools import guess_format
+
+    what, model, executor = arguments.what, arguments.model, arguments.executor
+    if arguments.pool is not None:
+        return load_config(what, executor=executor), arguments.pool, model
+    if what.endswith(".toml"):
+        msg = f"pool: which one of {what!r}? Name it (--pool NAME)"
+        raise ConfigError(msg)
+    if not model.endswith(".toml"):
+        msg = (
+            f"model: expected MODEL.toml beside the files of a pool; got {model!r}. "
+            "The name of a model is of a configuration (CONFIG.toml --pool NAME)"
+        )
+        raise ConfigError(msg)
+    return one_off_config(what, guess_format(what), Path(model), executor=executor)
 
 
 def _progress_text(progress: Progress) -> str:
@@ -195,8 +228,7 @@ COMMAND = Command(
     help="score a pool once, to Parquet files",
     description="Score every example of a pool with a model, to Parquet files. "
     "Interrupted and run again, it continues.",
-    example="curator score server.toml --pool pairs --model reference --out scores "
-    "--dry-run",
+    example="curator score pairs.parquet --model model.toml --out scores --dry-run",
     add_arguments=add_arguments,
     run=score,
 )

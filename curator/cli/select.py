@@ -12,14 +12,15 @@ from curator.cli.command import (
     Command,
     add_json,
     add_options,
+    file_path,
     names,
     options_table,
-    path,
     positive,
     print_json,
 )
+from curator.cli.pool import add_pool, pool_of
 from curator.cli.progress import progress_shown
-from curator.config import load_config, parse_policy
+from curator.config import parse_policy
 from curator.errors import ConfigError
 from curator.policies import Policy
 
@@ -44,14 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "scores",
         metavar="SCORES",
         nargs="?",
-        type=path,
+        type=file_path,
         help="what one model says: a folder of 'curator score', or a Parquet file",
     )
     for role in ("learner", "reference"):
         parser.add_argument(
             f"--{role}",
             metavar="SCORES",
-            type=path,
+            type=file_path,
             help=f"what the {role} says, where a policy reads two models",
         )
     parser.add_argument("--policy", metavar="NAME", help="which examples are preferred")
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CONDITION",
         help="only examples of which it is true: 'loss < percentile(loss, 90)'",
     )
-    parser.add_argument("--out", required=True, type=path, metavar="FILE.parquet")
+    parser.add_argument("--out", required=True, type=file_path, metavar="FILE.parquet")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="0")
     parser.add_argument(
         "--super-batch-size",
@@ -85,10 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         help="select from blocks of B in random order, as a session does",
     )
-    parser.add_argument(
-        "--config", metavar="CONFIG.toml", help="a configuration, which has the pool"
-    )
-    parser.add_argument("--pool", metavar="NAME", help="the pool that was scored")
+    add_pool(parser, "the pool that was scored")
     parser.add_argument(
         "--compare",
         metavar="COLUMN,...",
@@ -97,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows",
         metavar="FILE",
-        type=path,
+        type=file_path,
         help="also write the rows of the subset: .parquet, .arrow, .jsonl, .tar, ...",
     )
     add_json(parser, "the report")
@@ -112,13 +110,10 @@ def select(arguments: argparse.Namespace) -> int:
     # Imported here, so that `curator --help` needs no Arrow.
     from curator import offline
 
-    if (arguments.pool is None) != (arguments.config is None):
-        msg = "pool: --config and --pool go together, the one has the other"
-        raise ConfigError(msg)
     if arguments.compare is not None and not names(arguments.compare):
         msg = f"compare: no name in {arguments.compare!r}"
         raise ConfigError(msg)
-    config = None if arguments.config is None else load_config(arguments.config)
+    config, pool = pool_of(arguments)
     job = offline.SelectJob(
         out=arguments.out,
         scores=arguments.scores,
@@ -131,7 +126,7 @@ def select(arguments: argparse.Namespace) -> int:
         where=arguments.where,
         seed=arguments.seed,
         super_batch_size=arguments.super_batch_size,
-        pool=arguments.pool,
+        pool=pool,
         compare=None if arguments.compare is None else names(arguments.compare),
         rows=arguments.rows,
     )

@@ -17,6 +17,7 @@ from curator.config._load import (
     sampler_to_table,
     session_to_table,
 )
+from curator.config._one_off import one_off_config
 from curator.config._ray import RaySpec
 from curator.config._security import Permission, TlsSpec, TokenSpec, is_local
 from curator.config._server import ServerSpec
@@ -49,6 +50,7 @@ __all__ = [
     "did_you_mean",
     "is_local",
     "load_config",
+    "one_off_config",
     "parse_batches",
     "parse_config",
     "parse_policy",

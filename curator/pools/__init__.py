@@ -2,6 +2,7 @@
 
 from curator.pools._arrow import ArrowPool
 from curator.pools._base import Pool
+from curator.pools._guess import guess_format
 from curator.pools._location import open_location
 from curator.pools._memory import MemoryPool
 from curator.pools._open import FORMATS, open_pool
@@ -17,6 +18,7 @@ __all__ = [
     "Pool",
     "RowSpans",
     "VirtualPool",
+    "guess_format",
     "open_location",
     "open_pool",
     "zero_rows",

@@ -26,6 +26,7 @@ __all__ = [
     "file_at",
     "file_in",
     "find_files",
+    "format_of",
     "unreadable",
 ]
 
@@ -188,7 +189,7 @@ def find_files(path: str | Path, format: str) -> list[PoolFile]:
         msg = f"{path}: cannot be read: {error}"
         raise PoolError(msg) from error
     for file in files:
-        other = _format_of(file.name)
+        other = format_of(file.name)
         if other not in (None, format):
             msg = (
                 f"{file}: a name of format {other!r}, and the pool is of format "
@@ -280,7 +281,7 @@ def _of_format(folder: str, names: Iterable[str], format: str) -> list[str]:
     if found:
         return found
     other = f"; it has {', '.join(names[:3])}" if names else ""
-    formats = sorted({of for name in names if (of := _format_of(name))})
+    formats = sorted({of for name in names if (of := format_of(name))})
     hint = f" Files of format {' and '.join(formats)} are there." if formats else ""
     msg = (
         f"{folder}: no files that end in {', '.join(suffixes)} in this folder{other}."
@@ -300,7 +301,8 @@ def _is_visible(name: str) -> bool:
     return not name.startswith((".", "_"))
 
 
-def _format_of(name: str) -> str | None:
+def format_of(name: str) -> str | None:
+    """Returns the format that a file's name says; None where it says none."""
     for format, suffixes in SUFFIXES.items():
         if name.endswith(suffixes):
             return format

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,83 @@ def test_a_table_of_ray_is_for_the_executor_that_is_asked_for(config: Path) -> N
 
     assert main(call(config)) == 1  # the configuration's own is local: see above
     assert main(call(config, "--executor", "local")) == 0
+
+
+def test_a_pool_and_a_model_may_be_files(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = config.parent
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    assert main(call(config)) == 0
+    written = contents(folder / "out")
+    _, _, body = config.read_text().partition("[models.classes]")
+    body, _, _ = body.partition("[models.gated]")
+    model = folder / "classes.toml"
+    keys = [line.strip() for line in body.splitlines()]
+    model.write_text("\n".join([*keys, "[ray]", 'address = "local"']))
+    pool = str(folder / "pool.parquet")
+    ours = ["--model", str(model), "--shard-size", "64", "--out"]
+    capsys.readouterr()
+
+    assert main(["score", pool, *ours, str(folder / "files")]) == 0
+    assert " of 'pool.parquet' by 'classes' in " in capsys.readouterr().out
+    assert contents(folder / "files") == written
+    # What one call began the other goes on with.
+    assert main(["score", pool, *ours, str(folder / "out")]) == 0
+    assert capsys.readouterr().out.startswith("all 250 examples are in ")
+
+
+@pytest.mark.parametrize(
+    ("what", "model", "text", "message"),
+    [
+        ("pool.parquet", "net", None, "expected MODEL.toml beside the files of a pool"),
+        ("server.toml", "net.toml", None, r"pool: which one of '.*server.toml'\? Name"),
+        ("none", "net.toml", "", r"no pool at '.*none': no such file or folder"),
+        (
+            "",
+            "net.toml",
+            "",
+            r"of which format\? It has files of csv and of parquet\.",
+        ),
+        ("x.bin", "net.toml", "", r"of which format\? Its name says none\. A file, or"),
+        (
+            "pool.parquet",
+            "net.toml",
+            None,
+            "cannot read the model '.*net.toml': No",
+        ),
+        ("pool.parquet", "net.toml", "=", "net.toml: not valid TOML"),
+        (
+            "pool.parquet",
+            "net.toml",
+            "[models.a]",
+            "net.toml: a configuration, where ",
+        ),
+        ("pool.parquet", "net.toml", "lable = 1", "unknown key 'lable'.*mean 'label'"),
+    ],
+)
+def test_files_that_are_none_are_told(
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    what: str,
+    model: str,
+    text: str | None,
+    message: str,
+) -> None:
+    folder = config.parent
+    for name in ("other.csv", "x.bin"):
+        (folder / name).touch()
+    if text is not None:
+        (folder / model).write_text(text)
+    given = ["score", str(folder / what), "--model", str(folder / model)]
+    if not model.endswith(".toml"):
+        given[-1] = model
+
+    assert main([*given, "--out", str(folder / "out")]) == 1
+
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert len(error.splitlines()) == 1
 
 
 def test_json_is_one_object(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

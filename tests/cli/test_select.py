@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from subsets import outputs_of, write_pool, write_scores
 
@@ -83,6 +84,21 @@ def test_a_pool_adds_its_columns(
     assert rows.exists()
 
 
+def test_a_pool_may_be_a_file(tmp_path: Path) -> None:
+    config, fingerprint = write_pool(tmp_path)
+    path = write_scores(tmp_path / "s", outputs_of(0), pool=fingerprint)
+    files, rows = str(tmp_path / "pool.parquet"), tmp_path / "rows.parquet"
+    where = ("--where", "domain == 'web'", "--rows", str(rows))
+
+    assert main(call(path, *where, "--pool", files)) == 0
+    found = pq.read_table(rows)
+    rows.unlink()
+    (tmp_path / "subset.parquet").unlink()
+    assert main(call(path, *where, "--config", str(config), "--pool", "p")) == 0
+    assert pq.read_table(rows).equals(found)
+    assert set(found["domain"].to_pylist()) == {"web"}
+
+
 def test_two_models_are_named(scores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = write_scores(scores.with_name("other"), outputs_of(1))
     out = scores.parent / "subset.parquet"
@@ -136,10 +152,7 @@ def test_two_models_are_named(scores: Path, capsys: pytest.CaptureFixture[str]) 
         (("--where", "\udcff < 3"), "it has characters that are no text"),
         (("-o", "score=loss"), "option 'score': of a policy; name one with --policy"),
         ((*LOSS,), "num_selected: a policy needs it, or a fraction, or a threshold"),
-        (
-            (*LOSS, "--num-selected", "3", "--pool", "p"),
-            "pool: --config and --pool go together",
-        ),
+        ((*LOSS, "--num-selected", "3", "--pool", "p"), "no pool at 'p': no such file"),
         (
             (*LOSS, "--num-selected", "300"),
             "num_selected=300 is above the 200 examples",
@@ -174,7 +187,7 @@ def test_what_is_wrong_is_one_line_on_stderr(
         (("--fraction", "0.1", "--threshold", "3"), "not allowed with argument"),
         (("-o", "score"), "expected KEY=VALUE; got 'score'"),
         (("--threshold", "high"), "--threshold: invalid float value"),
-        (("--rows", ""), "--rows: expected a name; got nothing"),
+        (("--rows", ""), "--rows: expected the name of a file or folder; got ''"),
     ],
 )
 def test_a_wrong_call_exits_with_2(
