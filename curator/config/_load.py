@@ -36,6 +36,7 @@ __all__ = [
     "parse_sampler",
     "parse_session",
     "policy_to_table",
+    "read_toml",
     "sampler_to_table",
     "session_to_table",
 ]
@@ -62,18 +63,27 @@ def load_config(path: str | Path, *, executor: str | None = None) -> Config:
         ConfigError: The file cannot be read, is no TOML, or says something wrong.
     """
     path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"cannot read the configuration {str(path)!r}: {error.strerror}"
-        raise ConfigError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{path}: not valid TOML: {error}"
-        raise ConfigError(msg) from error
+    table = read_toml(path, "configuration")
     try:
         return parse_config(table, base=path.parent, executor=executor)
     except ConfigError as error:
         msg = f"{path}: {error}"
+        raise ConfigError(msg) from error
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Returns the tables of a TOML file.
+
+    Raises:
+        ConfigError: It cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"cannot read the {what} {str(path)!r}: {error.strerror}"
+        raise ConfigError(msg) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"{path}: not valid TOML: {error}"
         raise ConfigError(msg) from error
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from curator.config._load import parse_config
+from curator.config._load import parse_config, read_toml
 from curator.config._specs import Config
 from curator.errors import ConfigError
 
@@ -57,14 +56,7 @@ def one_off_config(
 
 
 def _read(model: Path) -> dict[str, Any]:
-    try:
-        body = tomllib.loads(model.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"cannot read the model {str(model)!r}: {error.strerror}"
-        raise ConfigError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{model}: not valid TOML: {error}"
-        raise ConfigError(msg) from error
+    body = read_toml(model, "model")
     if "models" in body or "pools" in body:
         msg = (
             f"{model}: a configuration, where a model is expected: its keys, without "

@@ -140,8 +140,6 @@ def _by_policy(
     """Returns what the policy selects, of all candidates or of block after block."""
     needs = policy.needs - {"memory"}
     inputs.check(needs, f"policy {policy!r}")
-    if isinstance(policy, DomainQuota) and policy.quotas is not None:
-        _check_quotas(policy.quotas, inputs.values(f"pool.{policy.domain}"))
     num_candidates = len(inputs.ids) if candidates is None else len(candidates)
     num_selected = job.size_of(len(inputs.ids))
     if num_selected is not None and num_selected > num_candidates:
@@ -152,6 +150,9 @@ def _by_policy(
         )
         raise ConfigError(msg)
     features = {name: inputs.feature(name) for name in sorted(needs)}
+    if isinstance(policy, DomainQuota) and policy.quotas is not None:
+        domains = features[f"pool.{policy.domain}"]
+        _check_quotas(policy.quotas, np.asarray(domains))
     memory = np.empty((0, 1), np.float32)
     parts: list[_Chosen] = []
     for step, (block, size) in enumerate(_blocks(job, num_candidates, num_selected)):
