@@ -85,6 +85,11 @@ TENSOR = pa.FixedShapeTensorArray.from_numpy_ndarray(np.zeros((2, 3), np.float32
         ("rows.tar", {"__key__": [1], "txt": ["a"]}, "'__key__' is int64, and a sam"),
         ("rows.lance", {"a.b": [1]}, r"'a.b' is int64, which Lance does not take \("),
         (
+            "rows.lance",
+            {"x": pa.array([(1, 2, 3)], pa.month_day_nano_interval())},
+            r"'x' is month_day_nano_interval, which Lance does not take \(",
+        ),
+        (
             "rows.parquet",
             {"x": pa.array([(1, 2, 3)], pa.month_day_nano_interval())},
             "'x' is month_day_nano_interval, which Parquet does not have .* .arrow$",
