@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import math
 import struct
 
 import numpy as np
@@ -79,6 +80,7 @@ def write_huggingface(path, tables, features=None):
         pool_tables.write_stream(path / name, part)
     state = {"_data_files": [{"filename": name} for name in names]}
     (path / "state.json").write_text(json.dumps(state))
+    (path / "dataset_info.json").write_text(json.dumps({"features": features}))
     return path
 
 
@@ -134,10 +136,13 @@ def write_mds(path, tables, encodings=None, pack=None):
 
 
 def _mds_size(encoding):
+    if encoding.startswith(("bytes", "jpeg", "png", "str", "json")):
+        return None
+    dtype, shape = encoding, "1"
     if encoding.startswith("ndarray"):
-        return 24
-    widths = {"int": 8, "float64": 8, "float32": 4, "uint16": 2}
-    return widths.get(encoding)
+        _, dtype, shape = encoding.split(":")
+    width = np.dtype("int64" if dtype == "int" else dtype).itemsize
+    return width * math.prod(map(int, shape.split(",")))
 
 
 def _mds_cell(value, encoding):

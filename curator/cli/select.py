@@ -94,9 +94,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rows",
-        metavar="FILE",
+        metavar="PATH",
         type=file_path,
-        help="also write the rows of the subset: .parquet, .arrow, .jsonl, .tar, ...",
+        help="also write the rows of the subset: .parquet, .arrow, .jsonl, .tar, ...; "
+        "a name without an ending is a folder of the pool's own format",
     )
     add_json(parser, "the report")
 

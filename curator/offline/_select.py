@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,9 @@ from curator.offline._difference import (
 from curator.offline._select_inputs import Inputs, open_inputs
 from curator.offline._select_job import SelectJob, SelectReport
 from curator.offline._subset import Subset, write_subset
-from curator.offline._subset_rows import check_rows_path, write_rows
+from curator.offline._subset_rows import row_format, write_rows
 from curator.policies import DomainQuota, Policy, RememberingPolicy
+from curator.pools import Pool
 from curator.rng import Noise
 from curator.samplers import Run, Uniform
 from curator.scores import SCORES
@@ -75,8 +76,7 @@ def select(job: SelectJob, config: Config | None = None) -> SelectReport:
     paths = {"scores": job.scores, "learner": job.learner, "reference": job.reference}
     scratch = job.out.parent if job.super_batch_size else None
     with open_inputs(paths, config, job.pool, scratch=scratch) as inputs:
-        if job.rows is not None and inputs.pool is not None:
-            check_rows_path(job.rows, inputs.pool)
+        write = _writer_of_rows(job, config, inputs.pool)
         candidates = None
         if job.where is not None:
             candidates = _candidates(job.where, inputs)
@@ -91,8 +91,7 @@ def select(job: SelectJob, config: Config | None = None) -> SelectReport:
             metadata=_metadata(job, inputs, chosen),
         )
         difference = _difference(job, inputs, chosen.positions)
-        if job.rows is not None and inputs.pool is not None:
-            write_rows(job.rows, inputs.pool, subset)
+        write(subset)
         # The last: where this file is, all is there.
         write_subset(job.out, subset)
         return SelectReport(
@@ -115,6 +114,21 @@ def _check_new(path: Path | None) -> None:
     if path is not None and not path.parent.is_dir():
         msg = f"cannot write {str(path)!r}: no folder {str(path.parent)!r}"
         raise StorageError(msg)
+
+
+def _writer_of_rows(
+    job: SelectJob, config: Config | None, pool: Pool | None
+) -> Callable[[Subset], None]:
+    """Returns what writes the rows of a subset, if they are wanted; checks that it can.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if job.rows is None or job.pool is None or config is None or pool is None:
+        return lambda subset: None
+    path, spec = job.rows, config.pools[job.pool]
+    format = row_format(path, pool, spec)
+    return lambda subset: write_rows(path, format, pool, subset)
 
 
 def _candidates(where: str, inputs: Inputs) -> Int64[np.ndarray, " C"]:

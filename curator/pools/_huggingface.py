@@ -14,10 +14,11 @@ from curator.pools._derived import cache_folder, local_copies
 from curator.pools._files import PoolFile, file_in
 from curator.pools._fingerprint import files_fingerprint
 
-__all__ = ["huggingface_pool"]
+__all__ = ["huggingface_info", "huggingface_pool"]
 
 _STATE = "state.json"
 _SPLITS = "dataset_dict.json"
+_INFO = "dataset_info.json"
 # Features that are stored as their bytes and the path that they came from.
 _FILES = {"Image", "Audio", "Video", "Pdf", "Nifti"}
 
@@ -48,6 +49,15 @@ def huggingface_pool(
         fingerprint=lambda: files_fingerprint(files, fingerprint_cache),
         view=lambda batch: _bytes_of_files(batch, str(path)),
     )
+
+
+def huggingface_info(path: str | Path) -> dict[str, Any]:
+    """Returns what a dataset that was saved says of itself: features, licence, ...
+
+    Raises:
+        PoolError: It is not there or damaged.
+    """
+    return _read(file_in(path, _INFO))
 
 
 def _data_files(path: str | Path) -> list[str]:

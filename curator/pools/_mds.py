@@ -17,14 +17,14 @@ from curator.pools._byte_cache import ByteCache
 from curator.pools._derived import cache_folder, derive
 from curator.pools._files import PoolFile, file_at, file_in
 from curator.pools._fingerprint import Once, files_fingerprint
-from curator.pools._mds_types import mds_columns
+from curator.pools._mds_types import MdsColumn, mds_columns
 from curator.pools._progress import reading
 from curator.pools._ranges import RangeReader
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
 from curator.pools._take import locate, starts_of
 from curator.progress import Progress
 
-__all__ = ["MdsPool"]
+__all__ = ["MdsPool", "read_mds_columns"]
 
 _HEADERS_BYTES = 64 << 20
 _COPY_BYTES = 8 << 20
@@ -55,9 +55,7 @@ class MdsPool:
     ) -> None:
         index_file = file_in(path, "index.json")
         shards = _read_index(index_file)
-        self._columns = mds_columns(
-            str(index_file), [(s.columns, s.encodings, s.sizes) for s in shards]
-        )
+        self._columns = _columns(index_file, shards)
         self._schema = pa.schema([(c.name, c.type) for c in self._columns])
         self._starts = starts_of([shard.num_samples for shard in shards])
         if not self.num_examples:
@@ -188,6 +186,21 @@ class MdsPool:
         if self._reader is not None:
             self._reader.close()
         self._reader = None
+
+
+def read_mds_columns(path: str | Path) -> list[MdsColumn]:
+    """Returns the columns of a folder of shards, as its index says them.
+
+    Raises:
+        PoolError: There is no index, or it is not one of a pool.
+    """
+    file = file_in(path, "index.json")
+    return _columns(file, _read_index(file))
+
+
+def _columns(file: PoolFile, shards: Sequence[_Shard]) -> list[MdsColumn]:
+    layouts = [(shard.columns, shard.encodings, shard.sizes) for shard in shards]
+    return mds_columns(str(file), layouts)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

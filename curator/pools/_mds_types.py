@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from curator.columns import column_to_numpy
 from curator.errors import PoolError
 
 __all__ = ["MdsColumn", "mds_columns"]
@@ -30,7 +31,8 @@ _NUMBERS = {
 }
 _BYTES = ("bytes", "jpeg", "png")
 _TEXT = ("str", "json", "str_decimal")
-_KNOWN = (*_BYTES, *_TEXT, *_NUMBERS, "str_int", "str_float", "ndarray:DTYPE:SHAPE")
+_WRITTEN_OUT = ("str_int", "str_float")
+_KNOWN = (*_BYTES, *_TEXT, *_NUMBERS, *_WRITTEN_OUT, "ndarray:DTYPE:SHAPE")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,15 +41,26 @@ class MdsColumn:
 
     Attributes:
         name: Its name.
+        encoding: How its cells are stored.
         type: What its cells become.
         size: Bytes of a cell; None where they vary.
         decode: Returns cells as an array of ``type``.
     """
 
     name: str
+    encoding: str
     type: pa.DataType
     size: int | None
     decode: Callable[[list[bytes]], Any]
+
+    def encode(self, cells: pa.Array) -> list[bytes]:
+        """Returns the cells of an array of ``type``, as they are stored."""
+        if self.encoding in _TEXT:
+            return [text.encode() for text in cells.to_pylist()]
+        if self.encoding in _WRITTEN_OUT:
+            return [str(number).encode() for number in cells.to_pylist()]
+        values = column_to_numpy(cells)
+        return [v if isinstance(v, bytes) else v.tobytes() for v in values]
 
 
 def mds_columns(
@@ -85,7 +98,7 @@ def mds_columns(
                 f"read; those that can: {', '.join(_KNOWN)}. Write it as one of these"
             )
             raise PoolError(msg)
-        columns.append(MdsColumn(name, found[0], size, found[1]))
+        columns.append(MdsColumn(name, encoding, found[0], size, found[1]))
     return columns
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from subsets import outputs_of, write_pool, write_scores
 
 from curator.cli.__main__ import main
 from curator.offline import read_subset
+from curator.pools import guess_format, open_pool
 
 
 @pytest.fixture
@@ -97,6 +100,27 @@ def test_a_pool_may_be_a_file(tmp_path: Path) -> None:
     assert main(call(path, *where, "--config", str(config), "--pool", "p")) == 0
     assert pq.read_table(rows).equals(found)
     assert set(found["domain"].to_pylist()) == {"web"}
+
+
+@pytest.mark.parametrize(("name", "ending"), [("hf", ""), ("mds", "/")])
+def test_rows_of_a_folder_are_a_folder_of_its_format(
+    tmp_path: Path, name: str, ending: str
+) -> None:
+    source = Path(__file__).parents[1] / "pools" / "data" / name
+    outputs = {"loss": np.arange(12, dtype=np.float32)}
+    pool = ("--pool", str(source))
+    with contextlib.closing(open_pool(guess_format(source), source)) as opened:
+        path = write_scores(tmp_path / "s", outputs, pool=opened.fingerprint)
+        expected = opened.take(np.array([10, 11]))
+    rows = tmp_path / "rows"
+
+    given = ("--where", "loss > 9", "--rows", f"{rows}{ending}")
+    assert main(call(path, *given, *pool)) == 0
+
+    assert guess_format(rows) == guess_format(source)
+    with contextlib.closing(open_pool(guess_format(rows), rows)) as written:
+        assert written.take(np.arange(2)).equals(expected)
+        assert written.num_examples == 2
 
 
 def test_two_models_are_named(scores: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 import webdataset
 
+from curator.config import PoolSpec
 from curator.errors import ConfigError
 from curator.offline._subset import Subset
-from curator.offline._subset_rows import check_rows_path, write_rows
+from curator.offline._subset_rows import row_format, write_rows
 from curator.pools import MemoryPool, Pool, open_pool
 
 TABLE = pool_formats.table()
@@ -30,6 +31,8 @@ NAMES = {
 }
 NAMED = [(format, name) for format, names in NAMES.items() for name in names]
 
+VIRTUAL = PoolSpec(format="virtual", num_examples=1)  # which has no format of its own
+
 Written = Callable[..., Pool]
 
 
@@ -42,9 +45,13 @@ def format_of(name: str) -> str:
     return next(format for format, found in NAMED if found == name)
 
 
-def write(path: Path, pool: Pool, ids: Sequence[int] | np.ndarray) -> None:
-    check_rows_path(path, pool)
-    write_rows(path, pool, subset_of(ids))
+def write(
+    path: Path,
+    pool: Pool,
+    ids: Sequence[int] | np.ndarray,
+    spec: PoolSpec = VIRTUAL,
+) -> None:
+    write_rows(path, row_format(path, pool, spec), pool, subset_of(ids))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from small_disk import small_disk
 
+from curator.config import PoolSpec
 from curator.errors import (
     ConfigError,
     MissingDependencyError,
@@ -20,10 +21,11 @@ from curator.errors import (
     StorageError,
 )
 from curator.offline._subset import Subset
-from curator.offline._subset_rows import check_rows_path, write_rows
+from curator.offline._subset_rows import row_format, write_rows
 from curator.pools import MemoryPool, Pool
 
 TABLE = pool_formats.table()
+VIRTUAL = PoolSpec(format="virtual", num_examples=1)  # which has no format of its own
 NAMES = [
     *(("arrow", "rows.arrow"), ("parquet", "rows.parquet"), ("lance", "rows.lance")),
     *(("jsonl", "rows.jsonl"), ("jsonl", "rows.jsonl.gz"), ("jsonl", "rows.jsonl.zst")),
@@ -32,9 +34,9 @@ NAMES = [
 
 
 def write(path: Path, pool: Pool, ids: Sequence[int]) -> None:
-    check_rows_path(path, pool)
+    format = row_format(path, pool, VIRTUAL)
     weights = np.ones(len(ids), np.float32)
-    write_rows(path, pool, Subset(np.array(ids, np.int64), weights, None, {}))
+    write_rows(path, format, pool, Subset(np.array(ids, np.int64), weights, None, {}))
 
 
 # --- what cannot be kept ---
@@ -100,7 +102,7 @@ def test_columns_that_cannot_be_kept_are_told_before(
     tmp_path: Path, name: str, table: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        check_rows_path(tmp_path / name, MemoryPool(pa.table(table)))
+        row_format(tmp_path / name, MemoryPool(pa.table(table)), VIRTUAL)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +164,7 @@ def test_values_that_cannot_be_kept_leave_nothing(
 def test_a_name_that_says_no_format_is_told(tmp_path: Path) -> None:
     message = "rows: a name that ends in .parquet, .pq, .*, .lance says the format; got"
     with pytest.raises(ConfigError, match=message):
-        check_rows_path(tmp_path / "rows.json", MemoryPool(TABLE))
+        row_format(tmp_path / "rows.json", MemoryPool(TABLE), VIRTUAL)
 
 
 # --- whole or not at all ---
@@ -232,4 +234,4 @@ def test_lance_that_is_not_installed_is_told_before(
     monkeypatch.setitem(sys.modules, "lance", None)
 
     with pytest.raises(MissingDependencyError, match=r"pip install 'batch-curator\[la"):
-        check_rows_path(tmp_path / "rows.lance", MemoryPool(TABLE))
+        row_format(tmp_path / "rows.lance", MemoryPool(TABLE), VIRTUAL)
