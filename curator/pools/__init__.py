@@ -2,6 +2,7 @@
 
 from curator.pools._arrow import ArrowPool
 from curator.pools._base import Pool
+from curator.pools._csv_types import CSV_BLOCK_BYTES, CSV_TYPES, fits_csv_type
 from curator.pools._guess import guess_format
 from curator.pools._huggingface import huggingface_info
 from curator.pools._location import open_location
@@ -14,6 +15,8 @@ from curator.pools._spans import RowSpans, zero_rows
 from curator.pools._virtual import VirtualPool
 
 __all__ = [
+    "CSV_BLOCK_BYTES",
+    "CSV_TYPES",
     "FORMATS",
     "ArrowPool",
     "MdsColumn",
@@ -22,6 +25,7 @@ __all__ = [
     "Pool",
     "RowSpans",
     "VirtualPool",
+    "fits_csv_type",
     "guess_format",
     "huggingface_info",
     "open_location",

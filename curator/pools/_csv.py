@@ -13,6 +13,13 @@ from pyarrow import csv
 
 from curator.errors import PoolError
 from curator.pools._arrow import ArrowPool
+from curator.pools._csv_types import (
+    CSV_BLOCK_BYTES,
+    CSV_FALSE,
+    CSV_TRUE,
+    CSV_TYPES,
+    fits_csv_type,
+)
 from curator.pools._derived import cache_folder, derive, local_copies
 from curator.pools._files import PoolFile, common_schema, find_files
 from curator.pools._packed import unpacked
@@ -21,17 +28,6 @@ from curator.progress import Progress
 __all__ = ["csv_pool"]
 
 _csv: Any = csv  # the module has no types
-_BLOCK_BYTES = 4 << 20
-_TRUE, _FALSE = ["true", "True", "TRUE"], ["false", "False", "FALSE"]
-# What a cell has to look like to be read as another type than text. Leading zeros
-# belong to codes (postcodes), and more digits than a float keeps to identifiers.
-_WHOLE = r"^-?(0|[1-9][0-9]*)$"
-_FLOAT = (
-    r"^-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-    r"|^-?(inf|Infinity)$|^(nan|NaN)$"
-)
-_BOOLEAN = f"^({'|'.join(_TRUE + _FALSE)})$"
-_PATTERNS = {pa.int64(): _WHOLE, pa.float64(): _FLOAT, pa.bool_(): _BOOLEAN}
 
 
 def csv_pool(path: str | Path, *, fingerprint_cache: Path | None = None) -> ArrowPool:
@@ -69,7 +65,7 @@ def _infer(files: Sequence[PoolFile], progress: Progress) -> pa.Schema:
     """Returns the columns of all files, with the narrowest type for all their cells."""
     text = [_header(file) for file in files]
     names = common_schema(files, text)
-    possible = {name: list(_PATTERNS) for name in names.names}
+    possible = {name: list(CSV_TYPES) for name in names.names}
     has_value = dict.fromkeys(names.names, False)
     num_rows = 0
     for file in files:
@@ -81,7 +77,7 @@ def _infer(files: Sequence[PoolFile], progress: Progress) -> pa.Schema:
                 if not len(cells):
                     continue
                 has_value[name] = True
-                possible[name] = [t for t in possible[name] if _fits(cells, t)]
+                possible[name] = [t for t in possible[name] if fits_csv_type(cells, t)]
     if not num_rows:
         msg = f"{files[0]}: a pool has at least one example; the files have no rows"
         raise PoolError(msg)
@@ -91,14 +87,6 @@ def _infer(files: Sequence[PoolFile], progress: Progress) -> pa.Schema:
             for name, types in possible.items()
         ]
     )
-
-
-def _fits(cells: pa.StringArray, dtype: pa.DataType) -> bool:
-    if not pc.all(pc.match_substring_regex(cells, _PATTERNS[dtype])).as_py():
-        return False
-    with contextlib.suppress(pa.ArrowInvalid):  # more than 64 bits
-        return len(pc.cast(cells, dtype)) == len(cells)
-    return False
 
 
 def _header(file: PoolFile) -> pa.Schema:
@@ -116,8 +104,8 @@ def _batches(
     options = _csv.ConvertOptions(
         column_types=schema,
         null_values=[""],
-        true_values=_TRUE,
-        false_values=_FALSE,
+        true_values=CSV_TRUE,
+        false_values=CSV_FALSE,
         strings_can_be_null=False,
     )
     with _read(file), unpacked(file, progress) as source:
@@ -129,7 +117,7 @@ _PARSE: Any = _csv.ParseOptions(newlines_in_values=True)
 
 def _read_options() -> Any:
     # Without threads, because only then do messages name the row.
-    return _csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False)
+    return _csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False)
 
 
 @contextlib.contextmanager
@@ -138,4 +126,9 @@ def _read(file: PoolFile) -> Generator[None]:
         yield
     except pa.ArrowException as error:
         msg = f"{file}: not CSV, or damaged: {error}"
+        if "straddling" in str(error):
+            msg = (
+                f"{file}: has a row of more than {CSV_BLOCK_BYTES:,} bytes, which CSV "
+                "pools do not read (or a quote that does not end): use another format"
+            )
         raise PoolError(msg) from error

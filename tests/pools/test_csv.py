@@ -58,7 +58,7 @@ def test_empty_cell_is_null_unless_the_column_is_text(pool_of):
 
 
 def test_type_is_that_of_all_blocks_of_all_files(pool_of, monkeypatch):
-    monkeypatch.setattr(csv, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv, "CSV_BLOCK_BYTES", 64)
     whole = b"a,b,c\n" + b"1,2,true\n" * 100
 
     pool = pool_of(whole, b"a,b,c\n1.5,x,false\n")
@@ -81,6 +81,16 @@ def test_type_is_that_of_all_blocks_of_all_files(pool_of, monkeypatch):
 def test_wrong_file_is_named(pool_of, content, message):
     with pytest.raises(PoolError, match=message):
         pool_of(content)
+
+
+@pytest.mark.parametrize("row", [b"2," + b"y" * 200, b'2,"' + b"y\n" * 100])
+def test_row_that_is_too_long_is_told(pool_of, monkeypatch, row):
+    monkeypatch.setattr(csv, "CSV_BLOCK_BYTES", 64)
+
+    with pytest.raises(
+        PoolError, match=r"0\.csv: has a row of more than 64 bytes, whi"
+    ):
+        pool_of(b"a,b\n1,x\n" + row + b"\n3,z\n")
 
 
 def test_files_with_other_columns_are_told(pool_of):

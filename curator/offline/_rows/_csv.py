@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,21 +12,9 @@ import pyarrow.compute as pc
 from curator.errors import ConfigError
 from curator.offline._rows._format import RowFormat, Rows, is_text, is_whole, not_kept
 from curator.offline._rows._whole import whole_file
+from curator.pools import CSV_BLOCK_BYTES, CSV_TYPES, fits_csv_type
 
 __all__ = ["CSV"]
-
-# What a pool takes for a number or a boolean, as curator/pools/_csv.py has it. A test
-# holds them against each other.
-_PATTERNS = {
-    pa.int64(): r"^-?(0|[1-9][0-9]*)$",
-    pa.float64(): (
-        r"^-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-        r"|^-?(inf|Infinity)$|^(nan|NaN)$"
-    ),
-    pa.bool_(): "^(true|True|TRUE|false|False|FALSE)$",
-}
-# The reader's block: what is longer may not be found whole in two of them.
-_MAX_ROW_BYTES = 4 << 20
 
 
 def _problem(field: pa.Field) -> str | None:
@@ -48,7 +35,7 @@ class _Column:
     def __init__(self, field: pa.Field) -> None:
         self._name = field.name
         self._is_text = is_text(field.type)
-        self._possible = list(_PATTERNS)
+        self._possible = list(CSV_TYPES)
         self._has_value = False
 
     def add(self, ids: Sequence[int], cells: pa.Array) -> list[object]:
@@ -71,7 +58,7 @@ class _Column:
             if len(filled):
                 self._has_value = True
                 filled = filled.cast(pa.string())
-                self._possible = [t for t in self._possible if _fits(filled, t)]
+                self._possible = [t for t in self._possible if fits_csv_type(filled, t)]
         return cells.to_pylist()
 
     def check(self) -> None:
@@ -86,14 +73,6 @@ class _Column:
         if not self._is_text and not self._has_value:
             problem = "is null in all of these rows, and would be read as empty text"
             raise not_kept(self._name, problem)
-
-
-def _fits(cells: pa.Array, dtype: pa.DataType) -> bool:
-    if not pc.all(pc.match_substring_regex(cells, _PATTERNS[dtype])).as_py():
-        return False
-    with contextlib.suppress(pa.ArrowInvalid):  # more than 64 bits
-        return len(pc.cast(cells, dtype)) == len(cells)
-    return False
 
 
 def _number(value: object) -> object:
@@ -138,10 +117,10 @@ def _write(path: Path, rows: Rows) -> None:
 
 def _check_lengths(ids: Sequence[int], lines: Sequence[str]) -> None:
     for id, line in zip(ids, lines, strict=True):
-        if 4 * len(line) > _MAX_ROW_BYTES and len(line.encode()) > _MAX_ROW_BYTES:
+        if 4 * len(line) > CSV_BLOCK_BYTES and len(line.encode()) > CSV_BLOCK_BYTES:
             msg = (
                 f"rows: example {id} is a line of {len(line.encode()):,} bytes, and "
-                f"CSV has at most {_MAX_ROW_BYTES:,} here: write .parquet or .arrow"
+                f"CSV has at most {CSV_BLOCK_BYTES:,} here: write .parquet or .arrow"
             )
             raise ConfigError(msg)
 
