@@ -22,7 +22,7 @@ from benchmarks.quality.claims import targets
 from benchmarks.quality.data import is_there
 from benchmarks.quality.runner import OUT, make_all, warm_up
 from benchmarks.quality.runs import Store
-from benchmarks.quality.summary import Results, write
+from benchmarks.quality.summary import TITLE, Results, write
 from benchmarks.report import Report
 
 
@@ -67,7 +67,7 @@ def main() -> int:
         todo += plan.jobs(plan.SMOLLM2, range(smollm2.NUM_SEEDS))
     results = Results.of(make_all(todo, store))
     report = Report(
-        title="one row per task and arm, means over seeds; seconds are CPU seconds",
+        title=TITLE,
         rows=results.rows(),
         targets=targets(results),
     )

@@ -2,14 +2,15 @@
 
     python -m benchmarks.quality.evidence [--result out/quality/result.json]
 
-With ``--result`` that file becomes the committed one first. No number and no verdict in
-the page is written by hand.
+With ``--result`` the tasks of that file first take the place of the committed ones, so
+that tasks can be run one by one. No number and no verdict in the page is written by
+hand.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import statistics
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,9 +19,10 @@ from typing import Any
 from benchmarks.quality.arms import ARMS
 from benchmarks.quality.claims import MARGIN, Verdict, judge, targets
 from benchmarks.quality.lm_claims import DETAIL, detail
-from benchmarks.quality.plan import learning_rates
+from benchmarks.quality.plan import FULL, SMOLLM2, learning_rates
 from benchmarks.quality.plots import draw
-from benchmarks.quality.summary import Results, read
+from benchmarks.quality.summary import TITLE, Results, read, write
+from benchmarks.report import Report
 
 __all__ = ["page", "write_page"]
 
@@ -31,10 +33,10 @@ DOCS = Path("docs")
 def main() -> int:
     """Writes the page."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
-    parser.add_argument("--result", metavar="FILE", help="becomes the committed result")
+    parser.add_argument("--result", metavar="FILE", help="its tasks are committed")
     arguments = parser.parse_args()
     if arguments.result:
-        shutil.copyfile(arguments.result, COMMITTED)
+        commit(Path(arguments.result), COMMITTED)
     if not COMMITTED.exists():
         sys.exit(
             f"{COMMITTED} is missing: run  python -m benchmarks.quality, then this "
@@ -42,6 +44,20 @@ def main() -> int:
         )
     write_page(COMMITTED, DOCS)
     return 0
+
+
+def commit(result: Path, committed: Path) -> None:
+    """Puts the tasks of a result into the place of the same tasks of another."""
+    _, new = read(result)
+    runs = dict(read(committed)[1].by) if committed.exists() else {}
+    runs = {key: by for key, by in runs.items() if key[0] not in new.tasks}
+    order = [*FULL, *SMOLLM2]
+    both = Results(
+        dict(
+            sorted({**runs, **new.by}.items(), key=lambda item: order.index(item[0][0]))
+        )
+    )
+    write(committed, Report(TITLE, both.rows(), targets(both)), both)
 
 
 def write_page(result: Path, docs: Path) -> None:
@@ -55,13 +71,12 @@ def write_page(result: Path, docs: Path) -> None:
 def page(report: dict[str, Any], results: Results) -> str:
     """Returns the page."""
     verdicts = judge(results)
-    seeds = sorted({seed for by in results.by.values() for seed in by})
     machine = report["machine"]
     versions = ", ".join(f"{k} {v}" for k, v in report["versions"].items())
     parts = [
         "# Evidence",
         "<!-- Written by `python -m benchmarks.quality.evidence`; do not edit. -->",
-        _INTRO.format(num_seeds=len(seeds)),
+        _INTRO.format(num_seeds=_num_seeds(results)),
         (
             f"Machine: {machine['processor']}, {machine['cores']} cores, one of them "
             f"used, no GPU. {versions}."
@@ -94,10 +109,10 @@ def page(report: dict[str, Any], results: Results) -> str:
 
 
 _INTRO = """\
-Does choosing batches pay? Models trained through the public client, with {num_seeds}
-paired seeds: the same data, initial weights and seed of the batches for every arm of a
-seed. Made by `python -m benchmarks.quality`, written by `python -m
-benchmarks.quality.evidence`; every number and every verdict below is computed from
+Does choosing batches pay? Models trained through the public client, with {num_seeds}:
+the same data, initial weights and seed of the batches for every arm of a seed. Made by
+`python -m benchmarks.quality`, written by `python -m benchmarks.quality.evidence`;
+every number and every verdict below is computed from
 `benchmarks/quality/results.json`."""
 
 ACCOUNTING = f"""## How to read it
@@ -121,6 +136,14 @@ ACCOUNTING = f"""## How to read it
   shown by an interval with zero in it or below; "the same" by one within
   ±{MARGIN * 100:g} points. Intervals are not corrected for how many claims there are.
 * Final weights are measured, never the best of several."""
+
+
+def _num_seeds(results: Results) -> str:
+    """Says how many seeds there are, and which tasks have another number."""
+    by_task = {task: len(results.seeds(task)) for task in results.tasks}
+    most = statistics.mode(by_task.values())
+    others = [f"{num} of `{task}`" for task, num in by_task.items() if num != most]
+    return f"{most} paired seeds" + (f" ({', '.join(others)})" if others else "")
 
 
 def _tuning(results: Results) -> str:
@@ -155,6 +178,15 @@ def _claims(verdicts: Sequence[Verdict], none: str) -> str:
     )
 
 
+_NOTES = {
+    "smollm2": (
+        "A short confirmation: 40 steps of a model of 135 million parameters. Each "
+        "publishes 540 MB of weights to the scorer. The service kept them in memory "
+        "(`TMPDIR=/dev/shm`); on a slow disk, *score* would be charged with the disk."
+    )
+}
+
+
 def _task(results: Results, task: str) -> Iterable[str]:
     rows = [row for row in results.rows() if row["task"] == task]
     yield f"## {task}"
@@ -166,6 +198,8 @@ def _task(results: Results, task: str) -> Iterable[str]:
         ([_cell(row[name]) for name in columns] for row in rows),
     )
     first = next(iter(results.by[task, results.arms(task)[0]].values()))
+    if task in _NOTES:
+        yield _NOTES[task]
     yield (
         f"A backward pass costs {first['backward_ratio']:.2g} forward passes here, as "
         "measured."

@@ -15,7 +15,9 @@ from benchmarks.quality.recipes import device_seconds
 from benchmarks.quality.stats import Difference, paired
 from benchmarks.report import Report
 
-__all__ = ["Results", "headline", "read", "write"]
+__all__ = ["TITLE", "Results", "headline", "read", "write"]
+
+TITLE = "one row per task and arm, means over seeds; seconds are CPU seconds"
 
 Result = Mapping[str, Any]
 
@@ -38,6 +40,12 @@ class Results:
     def tasks(self) -> list[str]:
         """Names of the tasks."""
         return list(dict.fromkeys(task for task, _ in self.by))
+
+    def seeds(self, task: str) -> list[int]:
+        """Seeds that a task has runs of."""
+        return sorted(
+            {seed for (name, _), by in self.by.items() for seed in by if name == task}
+        )
 
     def arms(self, task: str) -> list[str]:
         """Names of a task's arms."""

@@ -17,11 +17,11 @@ from benchmarks.quality.arms import ARMS
 from benchmarks.quality.assets import k_center
 from benchmarks.quality.checks import checks
 from benchmarks.quality.claims import holds, judge, targets
-from benchmarks.quality.evidence import page, write_page
+from benchmarks.quality.evidence import commit, page, write_page
 from benchmarks.quality.mixture import load, mixture
 from benchmarks.quality.runs import Store, make
 from benchmarks.quality.stats import Difference, paired, t_quantile
-from benchmarks.quality.summary import Results, write
+from benchmarks.quality.summary import Results, read, write
 from benchmarks.quality.train import progress_after, schedule
 from benchmarks.report import Report
 from curator import SessionSpec
@@ -363,10 +363,40 @@ def test_page_says_plainly_what_did_not_reproduce(tmp_path: Any) -> None:
     assert "+1.00 [+1.00, +1.00] | does not hold |" in failed
     assert "| RHO-LOSS helps, scoring free |" in held
     assert "NOT MET" in text
-    assert (
-        "3 paired\nseeds" in text.replace("with 3\n", "with 3 ") or "3\npaired" in text
-    )
+    assert "with 3 paired seeds:\nthe same data" in text
     assert (tmp_path / "docs" / "evidence" / "mixture.png").stat().st_size > 1000
+
+
+def test_result_takes_the_place_of_its_tasks_only(tmp_path: Any) -> None:
+    def renamed(results: Results, task: str, num_seeds: int) -> Results:
+        return Results(
+            {
+                (task, arm): {
+                    seed: {**run, "task": task}
+                    for seed, run in list(by.items())[:num_seeds]
+                }
+                for (_, arm), by in results.by.items()
+            }
+        )
+
+    committed, result = tmp_path / "committed.json", tmp_path / "result.json"
+
+    def committing(results: Results) -> list[tuple[str, int]]:
+        write(result, Report("tiny", results.rows(), []), results)
+        commit(result, committed)
+        found = read(committed)[1]
+        return [(task, len(found.seeds(task))) for task in found.tasks]
+
+    results = results_of(**AS_PAPERS_SAY)
+    assert committing(renamed(results, "smollm2", 1)) == [("smollm2", 1)]
+    assert committing(results) == [("mixture", 3), ("smollm2", 1)]
+    fashion = renamed(results, "fashion", 3)
+    assert committing(fashion) == [("mixture", 3), ("fashion", 3), ("smollm2", 1)]
+    assert committing(renamed(results, "mixture", 2))[0] == ("mixture", 2)
+    write_page(committed, tmp_path / "docs")
+    text = (tmp_path / "docs" / "evidence.md").read_text()
+    assert "with 2 paired seeds (3 of `fashion`, 1 of `smollm2`):\nthe" in text
+    assert json.loads(committed.read_text())["targets"]
 
 
 def test_page_is_the_same_from_the_same_result(tmp_path: Any) -> None:
