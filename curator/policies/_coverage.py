@@ -26,7 +26,6 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from curator.policies._coverage_pairs import (
     BLOCK,
-    MAX_PACKED,
     ROUNDING,
     Foreseen,
     Pairs,
@@ -179,7 +178,6 @@ class Coverage:
             sampled = covered[-1][:num_sampled]
             share = float((cosines[:num_sampled] > sampled + ROUNDING).mean())
             is_sparse = share <= _MAX_SHARE and share * size**2 <= _MAX_PAIRS
-            is_sparse &= size <= MAX_PACKED
             if is_sparse or len(examples) == min(num_wanted, _MAX_FORESEEN):
                 keeps_pairs = is_sparse and len(examples) < num_wanted
                 return Foreseen(np.stack(covered), cosines, keeps_pairs)

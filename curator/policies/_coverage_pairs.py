@@ -6,17 +6,15 @@ number of candidates looked at.
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt64
+from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt16
 
 from curator.progress import Progress
 
 __all__ = [
     "BLOCK",
-    "MAX_PACKED",
     "ROUNDING",
     "Foreseen",
     "Pairs",
@@ -31,9 +29,6 @@ ROUNDING = np.float32(5e-7)
 
 # Examples in a block: cosines between two stay in the cache while they are summed.
 BLOCK = 512
-
-# How many examples there are at most where pairs are packed.
-MAX_PACKED = (1 << 32) // BLOCK - 1
 
 
 class Foreseen(NamedTuple):
@@ -66,8 +61,9 @@ class Survey:
         self.gains = {step: np.zeros(len(rows)) for step in steps}
         self._covered = foreseen.covered
         self._keeps_pairs = foreseen.keeps_pairs
+        self._examples = np.arange(len(rows), dtype=np.int32)
         self._blocks = blocks_of(len(rows))
-        self._found: list[list[UInt64[np.ndarray, " _"]]] = [[] for _ in self._blocks]
+        self._found: list[list[_Found]] = [[] for _ in self._blocks]
         self._above = np.empty(BLOCK**2, np.float32)
         buffer = np.empty(BLOCK**2, np.float32)
         kept: list[_OfBlock] = []
@@ -86,7 +82,7 @@ class Survey:
                 size, num_left = own.stop - own.start, len(rows) - own.start
                 progress.advance(size * num_left - size * (size - 1) // 2)
                 if foreseen.keeps_pairs:
-                    kept.append(_OfBlock.of(self._found[place], len(rows)))
+                    kept.append(_OfBlock.of(self._found[place]))
                     self._found[place] = []
         self.pairs = Pairs(kept) if foreseen.keeps_pairs else None
 
@@ -110,8 +106,48 @@ class Survey:
         if self._keeps_pairs:
             covered = self._covered[-1][others] + ROUNDING
             matters = cosines > (covered if axis == 1 else covered[:, None])
-            size = self._covered.shape[1]
-            self._found[own].append(_packed(cosines, matters, others.start, size, axis))
+            found = _Found.where(matters, cosines, self._examples[others], axis)
+            self._found[own].append(found)
+
+
+class _Found(NamedTuple):
+    """The pairs that matter of two blocks, of each candidate in order of the others.
+
+    Attributes:
+        candidates: Which of the block.
+        others: Which examples these would cover better.
+        cosines: Between the two.
+    """
+
+    candidates: UInt16[np.ndarray, " pairs"]
+    others: Int32[np.ndarray, " pairs"]
+    cosines: Float32[np.ndarray, " pairs"]
+
+    @classmethod
+    def where(
+        cls,
+        matters: Bool[np.ndarray, "m n"],
+        cosines: Float32[np.ndarray, "m n"],
+        examples: Int32[np.ndarray, " others"],
+        axis: int,
+    ) -> _Found:
+        """Returns the pairs of some places.
+
+        Args:
+            matters: Which.
+            cosines: Of a block of candidates and of others.
+            examples: Which the others are, in order.
+            axis: That of the others.
+        """
+        places = np.flatnonzero(matters)
+        rows = places // matters.shape[1]
+        columns = places - rows * matters.shape[1]
+        candidates, others = (rows, columns) if axis == 1 else (columns, rows)
+        return cls(
+            candidates.astype(np.uint16),
+            examples[others],
+            cosines.reshape(-1)[places],
+        )
 
 
 class _OfBlock(NamedTuple):
@@ -128,29 +164,21 @@ class _OfBlock(NamedTuple):
     cosines: Float32[np.ndarray, " pairs"]
 
     @classmethod
-    def of(cls, found: list[UInt64[np.ndarray, " _"]], size: int) -> _OfBlock:
-        """Puts pairs in order.
+    def of(cls, found: list[_Found]) -> _OfBlock:
+        """Puts pairs in order, those found with a block of others after another."""
+        parts = zip(*found, strict=True)
+        candidates, others, cosines = (np.concatenate(part) for part in parts)
+        # Of 16 bits this takes one pass; stable, so that the others stay in order.
+        order = np.argsort(candidates, kind="stable")
+        counts = np.bincount(candidates, minlength=BLOCK)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        return cls(starts, others[order], cosines[order])
 
-        Args:
-            found: As :func:`_packed` returns them.
-            size: Of all examples.
-        """
-        packed = np.concatenate(found)
-        packed.sort()
-        firsts = np.arange(BLOCK + 1, dtype=np.uint64) * np.uint64(size)
-        starts = np.searchsorted(packed, firsts << np.uint64(32))
-        others = (packed >> np.uint64(32)).astype(np.uint32)
-        others -= np.repeat(firsts[:-1].astype(np.uint32), np.diff(starts))
-        cosines = packed.astype(np.uint32).view(np.float32)
-        return cls(starts, others.view(np.int32), cosines)
-
-    def of_each(self) -> list[_OfCandidate]:
-        """Returns the others and the cosines of each candidate."""
-        places: list[int] = self.starts.tolist()
-        return [
-            _OfCandidate(self.others[start:stop], self.cosines[start:stop])
-            for start, stop in itertools.pairwise(places)
-        ]
+    def found(self) -> _Found:
+        """Returns the pairs as :meth:`of` takes them."""
+        candidates = np.arange(BLOCK, dtype=np.uint16)
+        of = np.repeat(candidates, np.diff(self.starts))
+        return _Found(of, self.others, self.cosines)
 
     def where(self, kept: Bool[np.ndarray, " pairs"]) -> _OfBlock:
         """Returns some of the pairs."""
@@ -158,60 +186,37 @@ class _OfBlock(NamedTuple):
         starts = np.searchsorted(places, self.starts)
         return _OfBlock(starts, self.others[places], self.cosines[places])
 
-    def plus(self, more: _OfBlock) -> _OfBlock:
-        """Returns these pairs and others, of the same candidates."""
-        candidates = [
-            np.repeat(np.arange(BLOCK), np.diff(pairs.starts)) for pairs in (self, more)
-        ]
-        together = np.concatenate(candidates)
-        order = np.argsort(together, kind="stable")
-        return _OfBlock(
-            np.searchsorted(together[order], np.arange(BLOCK + 1)),
-            np.concatenate([self.others, more.others])[order],
-            np.concatenate([self.cosines, more.cosines])[order],
-        )
-
-
-class _OfCandidate(NamedTuple):
-    """Those of one candidate."""
-
-    others: Int32[np.ndarray, " _"]
-    cosines: Float32[np.ndarray, " _"]
-
 
 class Pairs:
     """The pairs that matter."""
 
     def __init__(self, blocks: list[_OfBlock]) -> None:
         self._blocks = blocks
-        self._of = [pairs for block in blocks for pairs in block.of_each()]
+        self._starts: list[list[int]] = [block.starts.tolist() for block in blocks]
 
     def gains_of(
         self, candidates: Int64[np.ndarray, " m"], covered: Float32[np.ndarray, " n"]
     ) -> Float64[np.ndarray, " m"]:
         """Returns what each candidate would add."""
-        places: list[int] = candidates.tolist()
-        found = [self._of[place] for place in places]
-        above = np.concatenate([pairs.cosines for pairs in found])
-        above -= covered[np.concatenate([pairs.others for pairs in found])]
+        found = [self._of(place) for place in candidates.tolist()]
+        above = np.concatenate([cosines for _, cosines in found])
+        above -= covered[np.concatenate([others for others, _ in found])]
         above *= above > ROUNDING
-        of = np.repeat(np.arange(len(found)), [len(pairs.others) for pairs in found])
+        of = np.repeat(np.arange(len(found)), [len(others) for others, _ in found])
         gains = np.bincount(of, weights=above, minlength=len(found))
         # It has counted in whole numbers if there is not one pair.
         return gains.astype(np.float64, copy=False)
 
     def cover(self, candidate: int, covered: Float32[np.ndarray, " n"]) -> None:
         """Raises coverage to that with the candidate."""
-        others, cosines = self._of[candidate]
+        others, cosines = self._of(candidate)
         covered[others] = np.maximum(covered[others], cosines)
 
     def drop_covered(self, covered: Float32[np.ndarray, " n"]) -> None:
         """Drops the pairs that matter no more."""
-        self._of = []
         for place, block in enumerate(self._blocks):
             matters = block.cosines > covered[block.others] + ROUNDING
-            self._blocks[place] = block.where(matters)
-        self._of = [pairs for block in self._blocks for pairs in block.of_each()]
+            self._put(place, block.where(matters))
 
     def replace(
         self,
@@ -230,18 +235,26 @@ class Pairs:
             return
         is_found = np.zeros(len(rows), bool)
         is_found[others] = True
-        self._of = []
         for place, own in enumerate(blocks_of(len(rows))):
             cosines = rows[own] @ rows[others].T
-            candidates, columns = np.nonzero(cosines > covered[others] + ROUNDING)
-            more = _OfBlock(
-                np.searchsorted(candidates, np.arange(BLOCK + 1)),
-                others[columns].astype(np.int32),
-                cosines[candidates, columns],
-            )
+            matters = cosines > covered[others] + ROUNDING
+            more = _Found.where(matters, cosines, others.astype(np.int32), 1)
             old = self._blocks[place]
-            self._blocks[place] = old.where(~is_found[old.others]).plus(more)
-        self._of = [pairs for block in self._blocks for pairs in block.of_each()]
+            kept = old.where(~is_found[old.others]).found()
+            self._put(place, _OfBlock.of([kept, more]))
+
+    def _put(self, place: int, block: _OfBlock) -> None:
+        self._blocks[place] = block
+        self._starts[place] = block.starts.tolist()
+
+    def _of(
+        self, candidate: int
+    ) -> tuple[Int32[np.ndarray, " _"], Float32[np.ndarray, " _"]]:
+        """Returns which examples a candidate would cover better, and its cosines."""
+        place, row = divmod(candidate, BLOCK)
+        block, starts = self._blocks[place], self._starts[place]
+        own = slice(starts[row], starts[row + 1])
+        return block.others[own], block.cosines[own]
 
 
 def blocks_of(size: int, block: int = BLOCK) -> list[slice]:
@@ -275,29 +288,3 @@ def sums_above(
     np.maximum(above, np.zeros_like(above[0]), out=above)
     ones = np.ones(len(covered), np.float32)
     return above @ ones if axis == 1 else ones @ above
-
-
-def _packed(
-    cosines: Float32[np.ndarray, "m n"],
-    matters: Bool[np.ndarray, "m n"],
-    start: int,
-    size: int,
-    axis: int,
-) -> UInt64[np.ndarray, " pairs"]:
-    """Returns each pair as one number, that sorts by candidate and by the other.
-
-    Args:
-        cosines: Of a block of candidates and a block of others.
-        matters: Which to return.
-        start: Where the others start.
-        size: Of all examples.
-        axis: That of the others.
-    """
-    places = np.flatnonzero(matters)
-    rows = places // matters.shape[1]
-    columns = places - rows * matters.shape[1]
-    candidates, others = (rows, columns) if axis == 1 else (columns, rows)
-    packed = (candidates * size + (others + start)).astype(np.uint64)
-    packed <<= np.uint64(32)
-    packed |= cosines.reshape(-1)[places].view(np.uint32)
-    return packed
