@@ -30,11 +30,13 @@ FOLDERS = {"hf": "huggingface", "hf_selected": "huggingface"} | {
 }
 
 
-def opened(format: str, path: Path, state: Path) -> Pool:
+def opened(format: str, path: str | Path, state: Path) -> Pool:
     return open_pool(format, path, fingerprint_cache=state / "state" / "f.sqlite")
 
 
-def write(out: Path, format: str, source: Path, ids: np.ndarray, state: Path) -> Pool:
+def write(
+    out: Path, format: str, source: str | Path, ids: np.ndarray, state: Path
+) -> Pool:
     """Writes rows of a pool in its own format, and returns that pool."""
     pool = opened(format, source, state)
     subset = Subset(ids, np.ones(len(ids), np.float32), None, {"policy": "topk"})
@@ -66,6 +68,20 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path, name: str, format: str) -> 
     write(tmp_path / "c", format, DATA / name, np.array([0, 2]), tmp_path)
 
     assert files(tmp_path / "a") == files(tmp_path / "b") != files(tmp_path / "c")
+
+
+@pytest.mark.parametrize(("name", "format"), FOLDERS.items())
+def test_the_pool_may_lie_elsewhere(tmp_path: Path, name: str, format: str) -> None:
+    import fsspec  # pyright: ignore[reportMissingTypeStubs]
+
+    system: Any = fsspec.filesystem("memory")
+    system.put(str(DATA / name), f"/pools/{name}", recursive=True)
+    ids = np.array([0, 2])
+
+    write(tmp_path / "rows", format, f"memory://pools/{name}", ids, tmp_path)
+    write(tmp_path / "expected", format, DATA / name, ids, tmp_path)
+
+    assert files(tmp_path / "rows") == files(tmp_path / "expected")
 
 
 # --- Hugging Face datasets ---
