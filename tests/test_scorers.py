@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -44,16 +44,6 @@ if nodes:
     path = ray.remote(lambda: sys.path).options(resources={"scorer": 1})
     print(sys.argv[3] in ray.get(path.remote()))
 """
-
-
-def free_port() -> int:
-    """A port below those that Ray gives its workers, 10002 to 19999, or above."""
-    while True:
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
-            port = held.getsockname()[1]
-        if not 10_000 <= port < 20_000:
-            return port
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 import dataclasses
-import socket
 
 import numpy as np
+import ports
 import pyarrow as pa
 import pytest
 import ray_worlds
@@ -239,10 +239,8 @@ def test_a_head_that_dies_and_comes_back_changes_nothing(tmp_path, arrow_file):
     from ray.cluster_utils import Cluster
 
     here, _ = run(config(tmp_path, "local"), arrow_file)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    head = {**ray_worlds.NODE, "gcs_server_port": port, "include_dashboard": False}
+    port = {"gcs_server_port": ports.free_port()}
+    head = {**ray_worlds.NODE, **port, "include_dashboard": False}
     clusters = [Cluster(initialize_head=True, head_node_args=head)]
     ray = {"address": clusters[0].address, "min_scorers": 2, "shard_size": 16}
 
