@@ -131,6 +131,22 @@ def test_licence_is_kept_and_what_is_of_other_rows_is_not(tmp_path: Path) -> Non
     assert found == info | {"license": "cc0", "description": "d"}
 
 
+def test_features_of_lists_and_structs_have_no_type_of_their_own(
+    tmp_path: Path,
+) -> None:
+    value = {"_type": "Value", "dtype": "int64"}
+    features = {"x": [value], "y": {"a": value}, "z": {**value, "dtype": "binary"}}
+    table = pa.table({"x": [[1, 2]], "y": [{"a": 1}], "z": [b"plain"]})
+    source = pool_formats.write_huggingface(tmp_path / "hf", [table], features)
+
+    write(tmp_path / "rows", "huggingface", source, np.array([0]), tmp_path)
+
+    pool = opened("huggingface", tmp_path / "rows", tmp_path)
+    assert pool.take(np.array([0])).to_pylist() == table.to_pylist()
+    info = json.loads((tmp_path / "rows" / "dataset_info.json").read_text())
+    assert info["features"] == features
+
+
 def test_features_that_are_not_of_the_columns_are_left_out(tmp_path: Path) -> None:
     table = pool_formats.table()
     source = pool_formats.write_huggingface(tmp_path / "hf", [table])

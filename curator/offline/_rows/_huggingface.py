@@ -50,7 +50,7 @@ def _write_data(path: Path, rows: Rows, features: Mapping[str, Any]) -> None:
     files = [
         i
         for i, field in enumerate(rows.schema)
-        if _is_file(features.get(field.name)) and pa.types.is_binary(field.type)
+        if pa.types.is_binary(field.type) and _is_file(features.get(field.name))
     ]
     schema = rows.schema
     for i in files:
