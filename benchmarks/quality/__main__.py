@@ -1,7 +1,7 @@
 """Does choosing batches pay? Trained models, paired seeds, every cost counted.
 
     python -m benchmarks.quality --quick      # minutes; exits 1 when a sign is wrong
-    python -m benchmarks.quality [--tasks emoji] [--smollm2]
+    python -m benchmarks.quality [--tasks emoji smollm2]
 
 The full run takes hours, may be stopped at any time, and goes on where it was. Then
 ``python -m benchmarks.quality.evidence`` writes ``docs/evidence.md``.
@@ -14,6 +14,7 @@ os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.quality import instructions, plan, smollm2
@@ -21,7 +22,7 @@ from benchmarks.quality.checks import checks
 from benchmarks.quality.claims import targets
 from benchmarks.quality.data import is_there
 from benchmarks.quality.runner import OUT, make_all, warm_up
-from benchmarks.quality.runs import Store
+from benchmarks.quality.runs import Job, Store
 from benchmarks.quality.summary import TITLE, Results, write
 from benchmarks.report import Report
 
@@ -35,36 +36,34 @@ def main() -> int:
         help="one task, three seeds, and assert the signs",
     )
     parser.add_argument(
-        "--tasks", nargs="+", choices=list(plan.FULL), default=list(plan.FULL)
+        "--tasks",
+        nargs="+",
+        choices=[*plan.FULL, *plan.SMOLLM2],
+        default=list(plan.FULL),
+        help="all but smollm2, which needs requirements-smollm2.txt, by default",
     )
-    parser.add_argument("--seeds", type=int, default=len(plan.FULL_SEEDS))
     parser.add_argument(
-        "--smollm2",
-        action="store_true",
-        help="also fine-tune SmolLM2-135M (needs requirements-smollm2.txt)",
+        "--seeds", type=int, metavar="N", help="5 by default, 3 of smollm2"
     )
     parser.add_argument("--json", metavar="FILE", help="also write the result there")
     arguments = parser.parse_args()
-    if arguments.quick:
-        chosen, seeds = plan.QUICK, plan.QUICK_SEEDS
-    else:
-        chosen = {name: plan.FULL[name] for name in arguments.tasks}
-        first = plan.FULL_SEEDS.start
-        seeds = range(first, first + arguments.seeds)
-    if any(name.startswith("fashion") for name in chosen) and not is_there():
+    names = list(plan.QUICK) if arguments.quick else arguments.tasks
+    if any(name.startswith("fashion") for name in names) and not is_there():
         sys.exit(
             "Fashion-MNIST is missing: run  python -m benchmarks.quality.data  first, "
             "or leave it out:  --tasks mixture mixture-noise emoji"
         )
-    if any(name.startswith("instructions") for name in chosen) or arguments.smollm2:
+    if any(name.startswith(("instructions", "smollm2")) for name in names):
         instructions.check()
-    if arguments.smollm2:
+    if "smollm2" in names:
         smollm2.check()
     store = Store(OUT / "quick" if arguments.quick else OUT)
     warm_up()
-    todo = list(plan.jobs(chosen, seeds))
-    if arguments.smollm2:
-        todo += plan.jobs(plan.SMOLLM2, range(smollm2.NUM_SEEDS))
+    if arguments.quick:
+        todo = list(plan.jobs(plan.QUICK, plan.QUICK_SEEDS))
+    else:
+        todo = [*_jobs(plan.FULL, plan.FULL_SEEDS, names, arguments.seeds)]
+        todo += _jobs(plan.SMOLLM2, range(smollm2.NUM_SEEDS), names, arguments.seeds)
     results = Results.of(make_all(todo, store))
     report = Report(
         title=TITLE,
@@ -76,6 +75,16 @@ def main() -> int:
         if path:
             write(Path(path), report, results)
     return _assert_signs(results) if arguments.quick else 0
+
+
+def _jobs(
+    tasks: plan.Plan, seeds: range, names: Sequence[str], num_seeds: int | None
+) -> Iterator[Job]:
+    """Yields the runs of those tasks that are named, for so many seeds."""
+    chosen = {name: tasks[name] for name in tasks if name in names}
+    if num_seeds is not None:
+        seeds = range(seeds.start, seeds.start + num_seeds)
+    return plan.jobs(chosen, seeds)
 
 
 def _assert_signs(results: Results) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks.quality.arms import ARMS
 from benchmarks.quality.emoji import emoji
@@ -20,7 +21,17 @@ from benchmarks.quality.smollm2 import ARMS as SMOLLM2_ARMS
 from benchmarks.quality.smollm2 import smollm2
 from benchmarks.quality.task import Task
 
-__all__ = ["FULL", "FULL_SEEDS", "QUICK", "QUICK_SEEDS", "RATES", "TUNING_SEED", "jobs"]
+__all__ = [
+    "FULL",
+    "FULL_SEEDS",
+    "QUICK",
+    "QUICK_SEEDS",
+    "RATES",
+    "SMOLLM2",
+    "TUNING_SEED",
+    "Plan",
+    "jobs",
+]
 
 TUNING_SEED = 100  # and above: seeds that nothing is reported of
 FULL_SEEDS = range(10, 15)  # none that a setting was chosen on
@@ -98,7 +109,10 @@ LANGUAGE = (
 FEW_LANGUAGE = ("uniform", "max_loss", "uds", "uds_lengths")
 ALL = (*PRUNED, *TENTH, *SCORED, *MORE)
 
-FULL: dict[str, tuple[Task, tuple[str, ...]]] = {
+Plan: TypeAlias = Mapping[str, tuple[Task, tuple[str, ...]]]
+"""Tasks, and the arms of each."""
+
+FULL: Plan = {
     "mixture": (mixture(), ALL),
     "mixture-noise": (mixture(0.1), ALL),
     "fashion": (fashion(), ALL),
@@ -109,17 +123,13 @@ FULL: dict[str, tuple[Task, tuple[str, ...]]] = {
     "instructions-repeats": (instructions("repeats"), FEW_LANGUAGE),
     "instructions-noise": (instructions("noise"), FEW_LANGUAGE),
 }
-SMOLLM2: dict[str, tuple[Task, tuple[str, ...]]] = {
-    "smollm2": (smollm2(), SMOLLM2_ARMS)
-}
-QUICK: dict[str, tuple[Task, tuple[str, ...]]] = {
+SMOLLM2: Plan = {"smollm2": (smollm2(), SMOLLM2_ARMS)}
+QUICK: Plan = {
     "mixture": (mixture(), (*PRUNED, *TENTH, *SCORED)),
 }
 
 
-def jobs(
-    chosen: dict[str, tuple[Task, tuple[str, ...]]], seeds: Sequence[int]
-) -> Iterator[Job]:
+def jobs(chosen: Plan, seeds: Sequence[int]) -> Iterator[Job]:
     """Yields runs, seed by seed, each after those that it needs."""
     rates = learning_rates()
     for seed in seeds:
