@@ -5,6 +5,7 @@ import dataclasses
 import os
 import select
 import signal
+import traceback
 from pathlib import Path
 
 import worlds
@@ -117,3 +118,21 @@ def obeyed(folder, what):
 def kill(pid):
     """Ends a process as a lack of memory would."""
     os.kill(pid, signal.SIGKILL)
+
+
+def add_node(cluster, **options):
+    """Adds a node to a cluster; Ray gives each 30 seconds, whatever the machine does.
+
+    Tried again, without what is left of the one that was too slow.
+    """
+    for _ in range(2):
+        try:
+            return cluster.add_node(wait=True, **options)
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                node = frame.f_locals.get("self")
+                if hasattr(node, "kill_all_processes"):
+                    node.kill_all_processes(check_alive=False, allow_graceful=False)
+    return cluster.add_node(wait=True, **options)

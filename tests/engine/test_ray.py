@@ -203,7 +203,9 @@ def test_scorers_may_start_after_the_service(
 
     with served(config(tmp_path, "ray", ray=ray), arrow_file) as service:
         session = service.open("s")
-        node = ray_cluster.add_node(**ray_worlds.NODE, resources={"late": 1})
+        node = ray_worlds.add_node(
+            ray_cluster, **ray_worlds.NODE, resources={"late": 1}
+        )
         try:
             there = worlds.train(session, 1, model=towers.build())
         finally:
@@ -217,12 +219,16 @@ def test_a_node_that_dies_and_one_that_comes_change_nothing(
 ):
     here, _ = run(config(tmp_path, "local"), arrow_file)
     ray = {**two_scorers, "resources": {"spare": 0.5}}
-    nodes = [ray_cluster.add_node(**ray_worlds.NODE, resources={"spare": 1})]
+    nodes = [
+        ray_worlds.add_node(ray_cluster, **ray_worlds.NODE, resources={"spare": 1})
+    ]
 
     def between(step, _):
         if step == 3:
             nodes.append(
-                ray_cluster.add_node(**ray_worlds.NODE, resources={"spare": 1})
+                ray_worlds.add_node(
+                    ray_cluster, **ray_worlds.NODE, resources={"spare": 1}
+                )
             )
             node = nodes[0]
             for process in node.all_processes["raylet"]:

@@ -4,14 +4,14 @@ import pyarrow as pa
 import pytest
 import towers
 import worlds
-from ray_worlds import NODE, config, served
+from ray_worlds import NODE, add_node, config, served
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture
 def two_gpus(ray_cluster):
-    node = ray_cluster.add_node(wait=True, num_gpus=2, **NODE)
+    node = add_node(ray_cluster, num_gpus=2, **NODE)
     yield {"address": ray_cluster.address}
     ray_cluster.remove_node(node)
 
