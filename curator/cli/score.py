@@ -145,8 +145,6 @@ def _config(arguments: argparse.Namespace) -> tuple[Config, str, str]:
     Raises:
         ConfigError: It says something wrong, or the two do not go together.
     """
-    from curator.pools import guess_format
-
     what, model, executor = arguments.what, arguments.model, arguments.executor
     if arguments.pool is not None:
         return load_config(what, executor=executor), arguments.pool, model
@@ -159,6 +157,8 @@ def _config(arguments: argparse.Namespace) -> tuple[Config, str, str]:
             "The name of a model is of a configuration (CONFIG.toml --pool NAME)"
         )
         raise ConfigError(msg)
+    from curator.pools import guess_format
+
     return one_off_config(what, guess_format(what), Path(model), executor=executor)
 
 
