@@ -36,7 +36,12 @@ class RayConnection:
     """
 
     def __init__(self, on_connected: Callable[[], None]) -> None:
-        """Args: on_connected: Called once, in that thread."""
+        """Prepares to connect.
+
+        Args:
+            on_connected: Called once, in that thread. For ``"local"`` it must not
+                return: Linux ends a cluster with the thread that has started it.
+        """
         self._on_connected = on_connected
         self._changed = threading.Condition()
         self._num_waiting = 0

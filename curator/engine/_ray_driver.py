@@ -28,7 +28,7 @@ class RayDriver:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._connection = RayConnection(_watch)
+        self._connection = RayConnection(watch_node)
         self._sessions: dict[str, RaySession] = {}
         self._stopped: set[str] = set()
         self._loop = asyncio.new_event_loop()
@@ -134,10 +134,6 @@ class RayDriver:
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-
-def _watch() -> None:
-    threading.Thread(target=watch_node, daemon=True).start()
 
 
 async def _started(plan: ScoringPlan) -> RaySession:

@@ -27,6 +27,9 @@ __all__ = ["Manager", "RayProcess"]
 _log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
+# A call that outlives so many drivers is not asked again: where one waits for a cluster
+# it says so itself, so these had one and lost it.
+_MAX_DEATHS = 3
 # How a call ends whose driver is gone.
 _GONE = (EOFError, ConnectionError, BrokenPipeError)
 
@@ -58,10 +61,12 @@ class RayProcess:
 
         Raises:
             CuratorError: The method raised it.
-            ScoringError: The process cannot be started, or this was closed.
+            ScoringError: The process cannot be started, or ends again and again, or
+                this was closed.
         """
         self.is_used = True
         delay = 0.1
+        num_deaths = 0
         while True:
             driver = self._ensure()
             try:
@@ -71,6 +76,14 @@ class RayProcess:
                     msg = "the server is shutting down"
                     raise ScoringError(msg) from error
                 self._discard(driver)
+                num_deaths += 1
+                if num_deaths == _MAX_DEATHS:
+                    msg = (
+                        f"Ray's driver ended {num_deaths} times during one call: its "
+                        "cluster comes and goes. What Ray said of it is in this "
+                        "server's log"
+                    )
+                    raise ScoringError(msg) from error
             self._closed.wait(delay)
             delay = min(2 * delay, 5.0)
 

@@ -75,6 +75,15 @@ def test_the_stream_is_that_of_one_process(
     assert cost["num_learner_scored"] >= 8 * 64
 
 
+def test_a_cluster_of_its_own_lasts_as_long_as_the_service(tmp_path, arrow_file):
+    here, _ = run(config(tmp_path, "local"), arrow_file)
+    own = {"address": "local", "min_scorers": 2, "max_scorers": 2}
+    there, cost = run(config(tmp_path, "ray", ray=own), arrow_file)
+    worlds.assert_same_batches(here, there)
+    assert cost["num_ray_restarts"] == 0
+    assert ray_worlds.end(scorers(tmp_path))
+
+
 def test_rows_travel_where_the_pool_is_in_memory(tmp_path, two_scorers, pairs):
     here, _ = run(config(tmp_path, "local"), MemoryPool(pairs), 4)
     there, _ = run(config(tmp_path, "ray", ray=two_scorers), MemoryPool(pairs), 4)
