@@ -44,7 +44,8 @@ def column_to_torch(column: pa.Array, device: str | None) -> torch.Tensor | list
     else:
         # Through DLPack, because torch warns of memory that NumPy marks read-only.
         tensor = torch.from_dlpack(values)
-    return tensor.reshape(shape).to(device or "cpu")
+    tensor = tensor.reshape(shape)
+    return tensor if device is None else tensor.to(device)
 
 
 def rows_from_numpy(array: np.ndarray) -> pa.Array:

@@ -26,13 +26,15 @@ def check_ids(ids: np.ndarray, num_examples: int) -> Int64[np.ndarray, " n"]:
         PoolError: They are not integers, not in one dimension, or not in the pool; the
             message names the first bad ones.
     """
-    if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer):
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
         msg = (
             "ids must be a one-dimensional array of integers; got shape "
             f"{ids.shape} of {ids.dtype}"
         )
         raise PoolError(msg)
-    if ids.size and (ids.min() < 0 or ids.max() >= num_examples):
+    checked = ids.astype(np.int64, copy=False)
+    # As unsigned numbers those below 0 are the largest of all.
+    if ids.size and checked.view(np.uint64).max() >= num_examples:
         bad = ids[(ids < 0) | (ids >= num_examples)]
         shown = ", ".join(str(int(i)) for i in bad[:_NUM_SHOWN])
         more = f" and {bad.size - _NUM_SHOWN} more" if bad.size > _NUM_SHOWN else ""
@@ -41,7 +43,7 @@ def check_ids(ids: np.ndarray, num_examples: int) -> Int64[np.ndarray, " n"]:
             f"ids 0 to {num_examples - 1}"
         )
         raise PoolError(msg)
-    return ids.astype(np.int64, copy=False)
+    return checked
 
 
 def check_columns(columns: Sequence[str] | None, schema: pa.Schema) -> list[str]:

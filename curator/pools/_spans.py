@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, UInt8
 
-__all__ = ["RowSpans", "from_bytes", "gather", "row_bytes", "zero_rows"]
+__all__ = ["RowMemory", "RowSpans", "from_bytes", "row_bytes", "zero_rows"]
+
+_CACHE_LINE = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -68,30 +70,56 @@ def from_bytes(dtype: pa.DataType, num_rows: int, data: pa.Buffer) -> pa.Array:
     return pa.Array.from_buffers(dtype, num_rows, [None, data])
 
 
-def gather(
-    addresses: Int64[np.ndarray, " n"], width: int
-) -> UInt8[np.ndarray, "n {width}"] | None:
-    """Returns a copy of the rows at ``addresses``; None where they lie too far apart.
+class RowMemory:
+    """Rows of one width in several pieces of memory, which numpy gathers in one call.
 
-    numpy indexes at most 2^63 bytes, and counts each overlapping row in full.
+    The memory is the caller's to keep. Nothing is read before :meth:`take`.
     """
-    low = int(addresses.min())
-    span = int(addresses.max()) - low + 1
-    if span * width >= 1 << 62:
-        return None
-    starts = addresses - low
-    # Rows at random wait for the page table as long as for their bytes. These waits
-    # overlap where one byte of each is read first, and hardly where rows are copied.
-    _elements(low, span, 1, starts)
-    rows = _elements(low, span, width, starts)
-    return rows.view(np.uint8).reshape(-1, width)
 
+    def __init__(
+        self,
+        addresses: Int64[np.ndarray, " C"],
+        lengths: Int64[np.ndarray, " C"],
+        width: int,
+    ) -> None:
+        """Finds the span of addresses that the rows lie in.
 
-def _elements(
-    address: int, span: int, width: int, starts: Int64[np.ndarray, " n"]
-) -> np.ndarray:
-    """Returns a copy of elements of ``width`` bytes, as one call that holds no lock."""
-    return np.asarray(_Memory(address, span, width))[starts]
+        Args:
+            addresses: Of each piece's first row; -1 for a piece that cannot be read so.
+            lengths: How many rows each piece has.
+            width: Bytes of a row.
+        """
+        is_known = addresses >= 0
+        self._is_all_known = bool(is_known.all())
+        self._width = width
+        low = int(addresses.min(where=is_known, initial=1 << 62))
+        last = addresses + np.maximum(lengths - 1, 0) * width
+        span = int(last.max(where=is_known, initial=low)) - low + 1
+        self._starts = np.where(is_known, addresses - low, -1)
+        # numpy indexes at most 2^63 bytes, and counts each overlapping row in full.
+        self._can_index = is_known.any() and span * width < 1 << 62
+        if self._can_index:
+            self._bytes = np.asarray(_Memory(low, span, 1))
+            self._rows = np.asarray(_Memory(low, span, width))
+
+    def take(
+        self, piece_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
+    ) -> UInt8[np.ndarray, "n width"] | None:
+        """Returns a copy of row ``row_of[i]`` of piece ``piece_of[i]``, for each i.
+
+        None where one cannot be read so, or they all lie too far apart. Holds no lock
+        while it copies.
+        """
+        starts = self._starts[piece_of]
+        if not (self._can_index and (self._is_all_known or starts.min() >= 0)):
+            return None
+        starts += row_of * self._width
+        if self._width > _CACHE_LINE:
+            # Rows at random wait for the page table as long as for their bytes. These
+            # waits overlap where one byte of each is read first, and hardly where rows
+            # are copied.
+            self._bytes[starts]
+        return self._rows[starts].view(np.uint8).reshape(-1, self._width)
 
 
 class _Memory:

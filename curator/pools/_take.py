@@ -24,7 +24,7 @@ from jaxtyping import Int64, UInt8
 
 from curator.errors import PoolError
 from curator.pools._request import check_columns, check_ids, empty_columns
-from curator.pools._spans import RowSpans, from_bytes, gather, row_bytes
+from curator.pools._spans import RowMemory, RowSpans, from_bytes, row_bytes
 
 __all__ = [
     "Chunks",
@@ -99,10 +99,8 @@ class Column:
         self, chunk_of: Int64[np.ndarray, " n"], row_of: Int64[np.ndarray, " n"]
     ) -> UInt8[np.ndarray, "n _"] | None:
         """Returns a copy of rows of one width; None where they cannot be addressed."""
-        bases = self._bases[chunk_of]
-        if not self._width or (bases < 0).any():
-            return None
-        return gather(bases + row_of * self._width, self._width)
+        found = self._row_memory
+        return None if found is None else found.take(chunk_of, row_of)
 
     @functools.cached_property
     def _memory(self) -> list[memoryview[int]] | None:
@@ -112,11 +110,15 @@ class Column:
         return found if len(found) == len(memory) else None
 
     @functools.cached_property
-    def _bases(self) -> Int64[np.ndarray, " C"]:
-        """Where each chunk's first row lies; -1 where it cannot be gathered by it."""
-        if self._has_dictionaries:
-            return np.full(len(self._chunks), -1)
-        return np.array([_address(chunk) for chunk in self._chunks], np.int64)
+    def _row_memory(self) -> RowMemory | None:
+        """Where rows lie that are gathered by their addresses."""
+        if not self._width or self._has_dictionaries:
+            return None
+        return RowMemory(
+            np.array([_address(chunk) for chunk in self._chunks], np.int64),
+            np.array([len(chunk) for chunk in self._chunks], np.int64),
+            self._width,
+        )
 
     def _is_worth_reordering(self, num_rows: int, touched: list[int]) -> bool:
         """Tells whether to take chunk by chunk rather than slice row by row."""
@@ -267,7 +269,7 @@ def locate(
     starts: Int64[np.ndarray, " S"], positions: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
     """Returns for each position its chunk, and its row there; chunks may be empty."""
-    chunk_of = np.searchsorted(starts, positions, side="right") - 1
+    chunk_of = starts.searchsorted(positions, side="right") - 1
     return chunk_of, positions - starts[chunk_of]
 
 

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from curator.pools import MemoryPool, zero_rows
-from curator.pools._spans import gather
+from curator.pools._spans import RowMemory
 
 
 def address(view):
@@ -62,7 +62,9 @@ def test_wide_rows_with_a_null_in_one_chunk_lie_nowhere():
 
 def test_rows_too_far_apart_for_one_index_are_left_to_arrow():
     # Not read: the span of the addresses alone decides.
-    assert gather(np.array([1 << 12, 1 << 47]), 1 << 16) is None
+    memory = RowMemory(np.array([1 << 12, 1 << 47]), np.array([1, 1]), 1 << 16)
+
+    assert memory.take(np.array([0]), np.array([0])) is None
 
 
 def test_rows_of_zeros_have_the_schema_asked_for():
