@@ -232,8 +232,8 @@ class ModuleScorer:
             if batch is None or batch.size != size:
                 rows = slice(start, min(start + size, num_rows))
                 batch = self._micro_batch(columns, rows, size)
-            returned = self._forward(batch.of_module)
             with torch.inference_mode():
+                returned = self._forward(batch.of_module)
                 parts.append(self._reader(returned, batch.of_head, size, outputs))
             del batch, returned  # before the next one is made
         return {
@@ -273,17 +273,12 @@ class ModuleScorer:
         return padded
 
     def _forward(self, batch: Batch) -> object:
-        # Autocast beside half weights, for models that make float32 of integer input.
-        is_half = self._hosted.dtype != torch.float32
         try:
-            with (
-                torch.inference_mode(),
-                torch.autocast(
-                    self._hosted.device.type,
-                    dtype=self._hosted.dtype if is_half else torch.bfloat16,
-                    enabled=is_half,
-                    cache_enabled=False,
-                ),
+            if self._hosted.dtype == torch.float32:
+                return self._hosted.module(batch)
+            # For models that make float32 of integer input, in spite of half weights.
+            with torch.autocast(
+                self._hosted.device.type, dtype=self._hosted.dtype, cache_enabled=False
             ):
                 return self._hosted.module(batch)
         except Exception as error:
@@ -297,6 +292,8 @@ class ModuleScorer:
         if arrays:
             return np.concatenate(arrays)[:num_rows]
         pairs = [part for part in parts if isinstance(part, PairEmbeddings)]
+        if len(pairs) == 1 and len(pairs[0].queries) == num_rows:
+            return pairs[0]  # made by the head, so it is nobody else's memory
         widths = [pair.queries.shape[1] for pair in pairs]
         for width in widths:
             if width != widths[0]:

@@ -130,5 +130,5 @@ def _normalised(embeddings: Tensor) -> Tensor:
     norms: Tensor = cast("Any", torch.linalg).vector_norm(
         embeddings, dim=1, keepdim=True
     )
-    usable = torch.isfinite(norms) & (norms > 0)
-    return torch.where(usable, embeddings / norms, math.nan)
+    # A norm over itself is 1, or NaN: of 0, of infinity and of NaN.
+    return embeddings / (norms / (norms / norms))
