@@ -187,7 +187,7 @@ def _actors() -> list[int]:
                 title = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if title.startswith(b"ray::HostedScorer"):
+            if title.startswith(b"ray::ScoringActor"):
                 found.append(int(entry.name))
     return found
 

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -17,12 +17,15 @@ from curator.engine._hosted_scorer import (
     HostedScorer,
     Logits,
     ScoringPlan,
-    Shard,
-    Snapshot,
+)
+from curator.engine._packed import (
+    PackedShard,
+    pack_scored,
+    unpack_shard,
+    unpack_snapshot,
 )
 from curator.engine._remote_scorer import ScorerLostError
 from curator.errors import CuratorError, MissingDependencyError
-from curator.types import Features
 
 try:
     import ray
@@ -36,18 +39,41 @@ except ModuleNotFoundError as error:
     )
     raise MissingDependencyError(msg) from error
 
-__all__ = ["RayScorer", "Scored", "share", "watch_node"]
+__all__ = ["RayScorer", "share", "watch_node"]
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Scored = tuple[Features, float, dict[str, int]]
+Weights: TypeAlias = UInt8[np.ndarray, " size"] | None
 
 _PROBE_SECONDS = 1.0
 
 # Ray has hardly any types.
 _ray = cast("Any", ray)
-_Actor: Any = _ray.remote(HostedScorer)
+
+
+class ScoringActor(HostedScorer):
+    """A scorer whose shards and scores travel packed."""
+
+    def score_packed(
+        self, shard: bytes, snapshot: bytes | None = None, weights: Weights = None
+    ) -> bytes:
+        """Returns what :meth:`score` does, packed."""
+        scored = self.score(unpack_shard(shard), unpack_snapshot(snapshot), weights)
+        return pack_scored(scored)
+
+    def hold_packed(
+        self,
+        place: tuple[str, int],
+        shard: bytes,
+        snapshot: bytes | None,
+        weights: Weights,
+    ) -> tuple[Logits, float, dict[str, int]]:
+        """Returns what :meth:`hold` does."""
+        return self.hold(place, unpack_shard(shard), unpack_snapshot(snapshot), weights)
+
+
+_Actor: Any = _ray.remote(ScoringActor)
 
 
 class RayScorer:
@@ -77,26 +103,28 @@ class RayScorer:
         self.reads_pool = await _answer(self._loading)
 
     async def score(
-        self, shard: Shard, snapshot: Snapshot | None, weights: object
-    ) -> Scored:
-        """Returns the scores of a shard.
+        self, shard: PackedShard, snapshot: bytes | None, weights: object
+    ) -> bytes:
+        """Returns the scores of a shard, packed.
 
         Args:
             shard: What to score.
-            snapshot: The learner's weights.
+            snapshot: The learner's weights, packed.
             weights: The object that holds them.
         """
-        return await _answer(self._actor.score.remote(shard, snapshot, weights))
+        named = () if snapshot is None else (snapshot, weights)
+        return await _answer(self._actor.score_packed.remote(shard.data, *named))
 
     async def hold(
         self,
         place: tuple[str, int],
-        shard: Shard,
-        snapshot: Snapshot | None,
+        shard: PackedShard,
+        snapshot: bytes | None,
         weights: object,
     ) -> tuple[Logits, float, dict[str, int]]:
         """Scores a shard, and keeps its embeddings."""
-        return await _answer(self._actor.hold.remote(place, shard, snapshot, weights))
+        call = self._actor.hold_packed.remote(place, shard.data, snapshot, weights)
+        return await _answer(call)
 
     async def pair(
         self, place: tuple[str, int], method: str, arguments: Sequence[object]

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from curator.engine._hosted_scorer import Logits, ScoringPlan, Shard
-from curator.engine._ray import RayScorer, Scored, watch_node
+from curator.engine._hosted_scorer import Logits, ScoringPlan
+from curator.engine._packed import PackedShard
+from curator.engine._ray import RayScorer, watch_node
 from curator.engine._ray_connection import RayConnection
 from curator.engine._ray_session import RaySession
 from curator.engine._remote_scorer import Counts
@@ -37,9 +38,9 @@ class RayDriver:
         ).start()
 
     def score(
-        self, plan: ScoringPlan, shards: Sequence[Shard], snapshot: str | None
-    ) -> tuple[list[Scored], Counts]:
-        """Returns the scores of shards, in order, and what happened on the way.
+        self, plan: ScoringPlan, shards: Sequence[PackedShard], snapshot: str | None
+    ) -> tuple[list[bytes], Counts]:
+        """Returns packed scores of shards, in order, and what happened on the way.
 
         Args:
             plan: The session; its scorers start with the first call.
@@ -61,7 +62,7 @@ class RayDriver:
         self,
         plan: ScoringPlan,
         batch: str,
-        shards: Sequence[Shard],
+        shards: Sequence[PackedShard],
         snapshot: str | None,
     ) -> tuple[list[tuple[Logits, float, dict[str, int]]], Counts]:
         """Scores shards whose embeddings stay with the scorers.

@@ -15,6 +15,7 @@ from jaxtyping import Int64
 from curator.engine._dispatcher import MAX_IN_FLIGHT
 from curator.engine._executor import ScoringRequest, ScoringResult
 from curator.engine._hosted_scorer import Logits, ScoringPlan, Shard
+from curator.engine._packed import PackedShard, unpack_scored
 from curator.engine._ray_pairs import RayPairs
 from curator.engine._ray_process import RayProcess
 from curator.engine._reference_cache import Cached, ReferenceCache
@@ -148,7 +149,7 @@ class RayExecutor:
 
     def _shards(
         self, request: ScoringRequest, cached: Cached
-    ) -> tuple[list[Int64[np.ndarray, " _"]], list[Shard]]:
+    ) -> tuple[list[Int64[np.ndarray, " _"]], list[PackedShard]]:
         """Returns near-equal shards, and which of the candidates each has.
 
         A candidate is in one shard, so that its row is read once.
@@ -158,7 +159,7 @@ class RayExecutor:
         known = np.delete(np.arange(len(request.ids)), cached.rows)
         size = self._plan.ray.shard_size or self._default_shard_size(len(request.ids))
         rows: list[Int64[np.ndarray, " _"]] = []
-        shards: list[Shard] = []
+        shards: list[PackedShard] = []
         for group, needs in (
             (cached.rows, of_learner | of_reference),
             (known, of_learner),
@@ -176,18 +177,22 @@ class RayExecutor:
         share = -(-num_candidates // (MAX_IN_FLIGHT * self._plan.ray.max_scorers))
         return -(-share // micro) * micro
 
-    def _shard(self, ids: Int64[np.ndarray, " n"], needs: frozenset[str]) -> Shard:
+    def _shard(
+        self, ids: Int64[np.ndarray, " n"], needs: frozenset[str]
+    ) -> PackedShard:
         name = f"{len(ids)} candidates from example {ids[0]} on"
-        if self._plan.pool is not None:
-            return Shard(name, ids, needs)
-        return Shard(name, ids, needs, self._pool.take(ids, self._plan.columns))
+        rows = None
+        if self._plan.pool is None:
+            rows = self._pool.take(ids, self._plan.columns)
+        return PackedShard.of(Shard(name, ids, needs, rows))
 
     def _ask(
-        self, request: ScoringRequest, shards: list[Shard], account: _Account
+        self, request: ScoringRequest, shards: list[PackedShard], account: _Account
     ) -> list[Features]:
         """Returns the scorers' answers, and enters what they cost."""
         snapshot = None if request.snapshot is None else str(request.snapshot)
-        answers, counts = self._process.call("score", self._plan, shards, snapshot)
+        packed, counts = self._process.call("score", self._plan, shards, snapshot)
+        answers = [unpack_scored(answer) for answer in packed]
         account.add(answers, counts)
         return [answer for answer, _, _ in answers]
 

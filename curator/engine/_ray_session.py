@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import dataclasses
 import functools
 import logging
 import threading
@@ -17,10 +18,10 @@ from curator.engine._hosted_scorer import (
     MAX_HELD,
     Logits,
     ScoringPlan,
-    Shard,
     Snapshot,
 )
-from curator.engine._ray import RayScorer, Scored, share
+from curator.engine._packed import PackedShard, pack_snapshot, unpack_shard
+from curator.engine._ray import RayScorer, share
 from curator.engine._remote_scorer import ScorerLimits, ScorerLostError
 from curator.errors import ScoringError
 from curator.pools import Pool, open_pool
@@ -51,21 +52,24 @@ class RaySession:
             ),
         )
         self._lock = threading.Lock()
-        self._snapshots: collections.OrderedDict[str, tuple[Snapshot, object]] = (
+        self._snapshots: collections.OrderedDict[str, tuple[bytes, object]] = (
             collections.OrderedDict()
         )
         self._pool: Pool | None = None
         self._holders: dict[tuple[str, int], RayScorer] = {}
 
-    def snapshot(self, path: str | None) -> tuple[Snapshot | None, object]:
-        """Returns a snapshot, and the object with its bytes: one copy per node."""
+    def snapshot(self, path: str | None) -> tuple[bytes | None, object]:
+        """Returns a snapshot, packed, and the object with its weights: one per node."""
         if path is None:
             return None, None
         with self._lock:
             if path not in self._snapshots:
                 try:
                     data = np.asarray(np.memmap(path, np.uint8, "r"))
-                    self._snapshots[path] = Snapshot.of(path), share(data)
+                    self._snapshots[path] = (
+                        pack_snapshot(Snapshot.of(path)),
+                        share(data),
+                    )
                 except (OSError, ValueError) as error:
                     msg = f"cannot read snapshot {path!r}: {error}"
                     raise ScoringError(msg) from error
@@ -77,19 +81,19 @@ class RaySession:
     async def score(
         self,
         scorer: RayScorer,
-        shard: Shard,
-        snapshot: Snapshot | None,
+        shard: PackedShard,
+        snapshot: bytes | None,
         weights: object,
-    ) -> Scored:
-        """Scores a shard."""
+    ) -> bytes:
+        """Scores a shard; returns what :meth:`HostedScorer.score` does, packed."""
         return await scorer.score(await self._ready(scorer, shard), snapshot, weights)
 
     async def hold(
         self,
         scorer: RayScorer,
         place: tuple[str, int],
-        shard: Shard,
-        snapshot: Snapshot | None,
+        shard: PackedShard,
+        snapshot: bytes | None,
         weights: object,
     ) -> tuple[Logits, float, dict[str, int]]:
         """Scores a shard, and remembers who keeps its embeddings."""
@@ -127,14 +131,15 @@ class RaySession:
                 self._holders.pop(place, None)
             return None
 
-    async def _ready(self, scorer: RayScorer, shard: Shard) -> Shard:
+    async def _ready(self, scorer: RayScorer, shard: PackedShard) -> PackedShard:
         """Returns a shard with its rows where the scorer cannot read them."""
-        if shard.rows is not None or scorer.reads_pool:
+        if shard.has_rows or scorer.reads_pool:
             return shard
         # A thread, because reading rows would keep all scorers waiting.
         return await asyncio.to_thread(self._with_rows, shard)
 
-    def _with_rows(self, shard: Shard) -> Shard:
+    def _with_rows(self, packed: PackedShard) -> PackedShard:
+        shard = unpack_shard(packed.data)
         with self._lock:
             if self._pool is None:
                 spec = self.plan.pool
@@ -148,7 +153,7 @@ class RaySession:
                     cache_bytes=spec.cache_bytes,
                 )
         rows = self._pool.take(shard.ids, self.plan.columns)
-        return Shard(shard.name, shard.ids, shard.needs, rows)
+        return PackedShard.of(dataclasses.replace(shard, rows=rows))
 
     def close(self) -> None:
         """Ends the scorers."""
