@@ -29,6 +29,9 @@ __all__ = [
 Scored: TypeAlias = tuple[Features, float, dict[str, int]]
 """What :meth:`curator.engine._hosted_scorer.HostedScorer.score` returns."""
 
+# Arrays of more bytes than this Ray itself passes on with fewer copies.
+_MAX_BYTES = 1 << 20
+
 _Array = tuple[bytes, str, tuple[int, ...]]
 _Pair = tuple[_Array, _Array, float, float | None]
 
@@ -70,21 +73,31 @@ def unpack_snapshot(data: bytes | None) -> Snapshot | None:
     return None if data is None else Snapshot(*_unpack(data))
 
 
-def pack_scored(scored: Scored) -> bytes:
-    """Returns scores and their account as bytes."""
+def pack_scored(scored: Scored) -> bytes | Scored:
+    """Returns scores and their account as bytes; large ones as they are."""
     features, seconds, num_scored = scored
+    if sum(_num_bytes(feature) for feature in features.values()) > _MAX_BYTES:
+        return scored
     parts = {name: _feature_parts(value) for name, value in features.items()}
     return _pack((parts, seconds, num_scored))
 
 
-def unpack_scored(data: bytes) -> Scored:
-    """Returns what :func:`pack_scored` was given; arrays are read-only."""
+def unpack_scored(data: bytes | Scored) -> Scored:
+    """Returns what :func:`pack_scored` was given; arrays may be read-only."""
+    if not isinstance(data, bytes):
+        return data
     parts, seconds, num_scored = _unpack(data)
     return (
         {name: _feature(part) for name, part in parts.items()},
         seconds,
         num_scored,
     )
+
+
+def _num_bytes(feature: Feature) -> int:
+    if isinstance(feature, np.ndarray):
+        return feature.nbytes
+    return feature.queries.nbytes + feature.targets.nbytes
 
 
 def _feature_parts(feature: Feature) -> _Array | _Pair:

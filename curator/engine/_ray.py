@@ -20,6 +20,7 @@ from curator.engine._hosted_scorer import (
 )
 from curator.engine._packed import (
     PackedShard,
+    Scored,
     pack_scored,
     unpack_shard,
     unpack_snapshot,
@@ -57,7 +58,7 @@ class ScoringActor(HostedScorer):
 
     def score_packed(
         self, shard: bytes, snapshot: bytes | None = None, weights: Weights = None
-    ) -> bytes:
+    ) -> bytes | Scored:
         """Returns what :meth:`score` does, packed."""
         scored = self.score(unpack_shard(shard), unpack_snapshot(snapshot), weights)
         return pack_scored(scored)
@@ -104,7 +105,7 @@ class RayScorer:
 
     async def score(
         self, shard: PackedShard, snapshot: bytes | None, weights: object
-    ) -> bytes:
+    ) -> bytes | Scored:
         """Returns the scores of a shard, packed.
 
         Args:
@@ -112,6 +113,7 @@ class RayScorer:
             snapshot: The learner's weights, packed.
             weights: The object that holds them.
         """
+        # Not even None is passed on as fast as nothing.
         named = () if snapshot is None else (snapshot, weights)
         return await _answer(self._actor.score_packed.remote(shard.data, *named))
 

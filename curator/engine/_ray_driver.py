@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from curator.engine._hosted_scorer import Logits, ScoringPlan
-from curator.engine._packed import PackedShard
+from curator.engine._packed import PackedShard, Scored
 from curator.engine._ray import RayScorer, watch_node
 from curator.engine._ray_connection import RayConnection
 from curator.engine._ray_session import RaySession
@@ -39,7 +39,7 @@ class RayDriver:
 
     def score(
         self, plan: ScoringPlan, shards: Sequence[PackedShard], snapshot: str | None
-    ) -> tuple[list[bytes], Counts]:
+    ) -> tuple[list[bytes | Scored], Counts]:
         """Returns packed scores of shards, in order, and what happened on the way.
 
         Args:

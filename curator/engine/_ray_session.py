@@ -20,7 +20,12 @@ from curator.engine._hosted_scorer import (
     ScoringPlan,
     Snapshot,
 )
-from curator.engine._packed import PackedShard, pack_snapshot, unpack_shard
+from curator.engine._packed import (
+    PackedShard,
+    Scored,
+    pack_snapshot,
+    unpack_shard,
+)
 from curator.engine._ray import RayScorer, share
 from curator.engine._remote_scorer import ScorerLimits, ScorerLostError
 from curator.errors import ScoringError
@@ -84,7 +89,7 @@ class RaySession:
         shard: PackedShard,
         snapshot: bytes | None,
         weights: object,
-    ) -> bytes:
+    ) -> bytes | Scored:
         """Scores a shard; returns what :meth:`HostedScorer.score` does, packed."""
         return await scorer.score(await self._ready(scorer, shard), snapshot, weights)
 

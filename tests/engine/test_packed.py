@@ -43,7 +43,12 @@ def test_scores_come_out_to_the_last_bit(bias):
     matrix = rng.standard_normal((3, 4)).astype(np.float16)
     sides = rng.standard_normal((2, 5, 3)).astype(np.float32).transpose(0, 2, 1)
     pairs = PairEmbeddings(sides[0], sides[1], 14.3, bias)
-    features = {"learner.loss": losses, "m": matrix, "reference.embeddings": pairs}
+    features = {
+        "learner.loss": losses,
+        "m": matrix,
+        "every other": matrix[:, ::2],
+        "reference.embeddings": pairs,
+    }
 
     found, seconds, num_scored = unpack_scored(
         pack_scored((features, 0.25, {"learner": 3}))
@@ -53,7 +58,14 @@ def test_scores_come_out_to_the_last_bit(bias):
     assert list(found) == list(features)
     np.testing.assert_array_equal(found["learner.loss"], losses, strict=True)
     np.testing.assert_array_equal(found["m"], matrix, strict=True)
+    np.testing.assert_array_equal(found["every other"], matrix[:, ::2], strict=True)
     other = found["reference.embeddings"]
     np.testing.assert_array_equal(other.queries, pairs.queries, strict=True)
     np.testing.assert_array_equal(other.targets, pairs.targets, strict=True)
     assert (other.logit_scale, other.logit_bias) == (14.3, bias)
+
+
+def test_large_scores_stay_what_they_are():
+    scored = {"learner.loss": np.zeros(1 << 19)}, 0.25, {"learner": 1 << 19}
+
+    assert unpack_scored(pack_scored(scored)) is scored
