@@ -89,15 +89,17 @@ class RowMemory:
             lengths: How many rows each piece has.
             width: Bytes of a row.
         """
-        is_known = addresses >= 0
-        self._is_all_known = bool(is_known.all())
+        # An empty piece may lie anywhere, at address 0 too.
+        has_rows = lengths > 0
+        is_known = has_rows & (addresses >= 0)
+        self._is_all_known = bool((is_known == has_rows).all())
         self._width = width
         low = int(addresses.min(where=is_known, initial=1 << 62))
-        last = addresses + np.maximum(lengths - 1, 0) * width
+        last = addresses + (lengths - 1) * width
         span = int(last.max(where=is_known, initial=low)) - low + 1
         self._starts = np.where(is_known, addresses - low, -1)
         # numpy indexes at most 2^63 bytes, and counts each overlapping row in full.
-        self._can_index = is_known.any() and span * width < 1 << 62
+        self._can_index = bool(is_known.any()) and span * width < 1 << 62
         if self._can_index:
             self._bytes = np.asarray(_Memory(low, span, 1))
             self._rows = np.asarray(_Memory(low, span, width))

@@ -67,6 +67,27 @@ def test_rows_too_far_apart_for_one_index_are_left_to_arrow():
     assert memory.take(np.array([0]), np.array([0])) is None
 
 
+@pytest.mark.parametrize("nowhere", [0, -1, 1 << 47])
+def test_where_an_empty_piece_lies_does_not_matter(nowhere):
+    data = np.arange(20, dtype=np.uint8)
+    start = address(data)
+    memory = RowMemory(
+        np.array([nowhere, start + 8, start]), np.array([0, 3, 2]), width=4
+    )
+
+    rows = memory.take(np.array([2, 1, 1]), np.array([1, 2, 0]))
+
+    assert rows.tolist() == [[4, 5, 6, 7], [16, 17, 18, 19], [8, 9, 10, 11]]
+
+
+def test_rows_of_a_piece_that_cannot_be_read_are_left_to_arrow():
+    data = np.arange(8, dtype=np.uint8)
+    memory = RowMemory(np.array([address(data), -1]), np.array([2, 2]), width=4)
+
+    assert memory.take(np.array([0, 1]), np.array([0, 0])) is None
+    assert memory.take(np.array([0]), np.array([1])).tolist() == [[4, 5, 6, 7]]
+
+
 def test_rows_of_zeros_have_the_schema_asked_for():
     schema = pa.schema(
         {"a": pa.fixed_shape_tensor(pa.float32(), [2, 3]), "b": pa.int16()}
