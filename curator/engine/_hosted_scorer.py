@@ -205,9 +205,12 @@ class HostedScorer:
         def holds() -> bool:
             return any(map(self._worker.holds, files))
 
-        with self._turns.scoring(holds, lambda: self._load(snapshot, weights)):
+        self._turns.begin(holds, lambda: self._load(snapshot, weights))
+        try:
             file = next(filter(self._worker.holds, files))
             return self._worker.score(shard.ids, shard.needs, file)
+        finally:
+            self._turns.end()
 
     def hold(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -161,6 +162,7 @@ class ScoringWorker:
         self._learner.check(path)
 
 
+@functools.lru_cache(maxsize=256)
 def outputs_of(role: str, needs: frozenset[str]) -> frozenset[str]:
     """Returns the outputs of a model among the features that are needed."""
     prefix = f"{role}."

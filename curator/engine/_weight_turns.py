@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 
 __all__ = ["WeightTurns"]
 
@@ -16,25 +15,24 @@ class WeightTurns:
         self._changed = threading.Condition()
         self._num_scoring = 0
 
-    @contextlib.contextmanager
-    def scoring(
-        self, holds: Callable[[], bool], load: Callable[[], None]
-    ) -> Generator[None]:
-        """Keeps the weights while the block runs.
+    def begin(self, holds: Callable[[], bool], load: Callable[[], None]) -> None:
+        """Waits for weights, which then stay until :meth:`end`.
 
         Args:
             holds: Whether the model has the weights that are needed.
             load: Gives them to it; called while nobody scores. What it raises, this
-                raises.
+                raises, and nothing has begun.
         """
         with self._changed:
-            self._changed.wait_for(lambda: holds() or not self._num_scoring)
             if not holds():
-                load()
+                self._changed.wait_for(lambda: holds() or not self._num_scoring)
+                if not holds():
+                    load()
             self._num_scoring += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._num_scoring -= 1
+
+    def end(self) -> None:
+        """Gives the weights back."""
+        with self._changed:
+            self._num_scoring -= 1
+            if not self._num_scoring:
                 self._changed.notify_all()

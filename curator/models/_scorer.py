@@ -87,6 +87,7 @@ class ModuleScorer:
         self._factory = factory
         self._head = head
         self._module_columns = tuple(columns)
+        self._columns = tuple(dict.fromkeys([*columns, *head.columns]))
         self._micro_batch_size = micro_batch_size
         self._lock = threading.Lock()
         self._hosted = HostedModule(
@@ -108,7 +109,7 @@ class ModuleScorer:
     @property
     def columns(self) -> Sequence[str]:
         """The columns of the pool that the module or the head reads."""
-        return tuple(dict.fromkeys([*self._module_columns, *self._head.columns]))
+        return self._columns
 
     @property
     def outputs(self) -> frozenset[str]:

@@ -66,7 +66,7 @@ def from_bytes(dtype: pa.DataType, num_rows: int, data: pa.Buffer) -> pa.Array:
         return pa.ExtensionArray.from_storage(dtype, storage)
     if pa.types.is_fixed_size_list(dtype):
         values = from_bytes(dtype.value_type, num_rows * dtype.list_size, data)
-        return pa.FixedSizeListArray.from_arrays(values, type=dtype)
+        return pa.Array.from_buffers(dtype, num_rows, [None], children=[values])
     return pa.Array.from_buffers(dtype, num_rows, [None, data])
 
 

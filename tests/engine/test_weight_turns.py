@@ -22,21 +22,23 @@ class Model:
         self.weights = weights
 
     def score(self, weights: int, user: int = 0) -> None:
-        with self.turns.scoring(
-            lambda: self.weights == weights, lambda: self.load(weights)
-        ):
+        self.turns.begin(lambda: self.weights == weights, lambda: self.load(weights))
+        try:
             self.users.add(user)
             for _ in range(20):  # long enough for others to come in between
                 assert self.weights == weights
             self.users.remove(user)
+        finally:
+            self.turns.end()
 
 
 def test_threads_with_the_same_weights_score_together() -> None:
     model, together = Model(), threading.Barrier(3)
 
     def score() -> None:
-        with model.turns.scoring(lambda: model.weights == 1, lambda: model.load(1)):
-            together.wait(30)
+        model.turns.begin(lambda: model.weights == 1, lambda: model.load(1))
+        together.wait(30)
+        model.turns.end()
 
     with ThreadPoolExecutor(3) as threads:
         for done in [threads.submit(score) for _ in range(3)]:
@@ -66,24 +68,34 @@ def test_weights_that_cannot_be_loaded_keep_nobody_else_waiting() -> None:
     def broken() -> None:
         raise OSError("no such file")
 
-    with (
-        pytest.raises(OSError, match="no such file"),
-        model.turns.scoring(lambda: False, broken),
-    ):
-        pytest.fail("scored without weights")
+    with pytest.raises(OSError, match="no such file"):
+        model.turns.begin(lambda: False, broken)
     model.score(4)
 
     assert model.weights == 4
 
 
-def test_a_failure_ends_the_turn() -> None:
-    model = Model()
+def test_threads_that_wait_get_their_turn_one_kind_of_weights_after_the_other() -> None:
+    model, held, num_waiting = Model(), threading.Event(), 6
+    model.turns.begin(lambda: model.weights == 9, lambda: model.load(9))
+    waiting = threading.Semaphore(0)
 
-    with (
-        pytest.raises(ValueError, match="model failed"),
-        model.turns.scoring(lambda: True, lambda: None),
-    ):
-        raise ValueError("model failed")
-    model.score(2)
+    def score(weights: int) -> None:
+        def holds() -> bool:
+            if not held.is_set():
+                waiting.release()
+            return model.weights == weights
 
-    assert model.weights == 2
+        model.turns.begin(holds, lambda: model.load(weights))
+        model.turns.end()
+
+    with ThreadPoolExecutor(num_waiting) as threads:
+        done = [threads.submit(score, 1 + n % 2) for n in range(num_waiting)]
+        for _ in range(num_waiting):
+            assert waiting.acquire(timeout=30)
+        held.set()
+        model.turns.end()
+        for future in done:
+            future.result(30)
+
+    assert model.num_loads >= 3
