@@ -251,6 +251,11 @@ def _number(value: float | None) -> str:
 def _example(ledger: Ledger, example: int) -> dict[str, Any]:
     from curator.ledger import appearances
 
+    size = _num_examples(ledger.meta())
+    if example < 0 or (size is not None and example >= size):
+        has = "" if size is None else f"; the pool has examples 0 to {size - 1}"
+        msg = f"there is no example {example}{has}"
+        raise SessionError(msg)
     return {
         "example": example,
         "first_step": ledger.first_step(),
@@ -347,6 +352,9 @@ def _export(ledger: Ledger, path: Path) -> dict[str, Any]:
 
     from curator.ledger import step_tables
 
+    if not path.parent.is_dir():
+        msg = f"cannot write {str(path)!r}: no folder {str(path.parent)!r}"
+        raise StorageError(msg)
     part = path.with_name(path.name + ".part")
     num_rows = 0
     try:

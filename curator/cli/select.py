@@ -198,12 +198,12 @@ def _numbers(numbers: list[NumberDifference]) -> list[str]:
         return []
     shown = [_short(number.name) for number in numbers]
     width = max(len(name) for name in shown)
-    header = "".join(f"{name:>11}" for name in ("mean", *_SHOWN_QUANTILES))
+    header = "".join(f" {name:>10}" for name in ("mean", *_SHOWN_QUANTILES))
     lines = ["", f"{'':{width}}  {'':6}{header}"]
     for name, number in zip(shown, numbers, strict=True):
         for part, summary in (("whole", number.whole), ("subset", number.subset)):
             found = [summary.mean, *map(summary.quantiles.get, _SHOWN_QUANTILES)]
-            cells = "".join(f"{_number(value):>11}" for value in found)
+            cells = "".join(f" {_number(value):>10}" for value in found)
             lines.append(f"{name if part == 'whole' else '':{width}}  {part:6}{cells}")
     return lines
 

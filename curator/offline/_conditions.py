@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TypeAlias
 
 import numpy as np
@@ -51,7 +52,7 @@ def meets(text: str, values: Values) -> Bool[np.ndarray, " N"]:
         except RecursionError:
             plain = text  # which is refused for what it is
         where = Where(plain)
-    columns = {name: _column(values(name)) for name in where.columns}
+    columns = {name: pa.array(values(name), from_pandas=True) for name in where.columns}
     return where.of(pa.record_batch(columns))
 
 
@@ -87,8 +88,8 @@ class _Plain(ast.NodeTransformer):
                 raise ConfigError(msg)
 
     def _percentile(self, name: str, percent: float) -> float:
-        values = self._values(name)
-        if values.dtype.kind not in "iuf":
+        values = _numbers(self._values(name))
+        if values is None:
             msg = f"where: {self._text!r}: {name!r} has no numbers, so no percentiles"
             raise ConfigError(msg)
         finite = values[np.isfinite(values)]
@@ -112,7 +113,11 @@ def _name(node: ast.expr) -> str | None:
             return None
 
 
-def _column(values: Shaped[np.ndarray, " N"]) -> pa.Array:
-    if values.dtype.kind == "f":
-        return pa.array(values, mask=~np.isfinite(values))
-    return pa.array(values, from_pandas=True)
+def _numbers(values: Shaped[np.ndarray, " N"]) -> Shaped[np.ndarray, " n"] | None:
+    """Returns the numbers among values; None where others are among them."""
+    if values.dtype.kind == "O":
+        known = [value for value in values if value is not None]
+        if not all(type(value) in (int, float, Decimal) for value in known):
+            return None
+        return np.array(known, np.float64)
+    return values if values.dtype.kind in "iuf" else None

@@ -220,8 +220,14 @@ def _summary(values: Num[np.ndarray, " n"]) -> Summary:
         num_finite=len(finite),
         num_not_finite=num_not_finite,
         mean=float(finite.mean(dtype=np.float64)),
-        std=float(finite.std(dtype=np.float64)),
+        std=_std(finite),
         min=float(finite.min()),
         max=float(finite.max()),
         quantiles={f"{q}%": v for q, v in zip(_QUANTILES, found, strict=True)},
     )
+
+
+def _std(finite: Num[np.ndarray, " n"]) -> float:
+    # Squares of numbers beyond 1e154 are infinite; then so is this, and that is said.
+    with np.errstate(over="ignore"):
+        return float(finite.std(dtype=np.float64))

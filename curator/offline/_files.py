@@ -12,7 +12,7 @@ from typing import IO
 
 from curator.errors import StorageError
 
-__all__ = ["claimed", "replacing"]
+__all__ = ["check_none", "claimed", "creating", "lock_part", "replacing"]
 
 
 @contextlib.contextmanager
@@ -26,7 +26,11 @@ def claimed(folder: Path) -> Generator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        msg = f"cannot use {str(folder)!r} as a folder: {error.strerror or error}"
+        why = error.strerror or str(error)
+        if isinstance(error, FileExistsError):
+            is_link = folder.is_symlink()
+            why = "it is a link to nothing" if is_link else "it is a file"
+        msg = f"cannot use {str(folder)!r} as a folder: {why}"
         raise StorageError(msg) from error
     try:
         _lock(descriptor, folder)
@@ -55,27 +59,100 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
     the next try.
 
     Raises:
-        StorageError: The disk is full or fails.
+        StorageError: The disk is full or fails, or another process writes it.
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with lock_part(part, path) as descriptor:
+            try:
+                os.ftruncate(descriptor, 0)
+                with os.fdopen(descriptor, "wb", closefd=False) as file:
+                    yield file
+                    file.flush()
+                    os.fsync(descriptor)
+                part.replace(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        if not isinstance(error, OSError):
-            raise
+    except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             msg = f"no space left to write {str(path)!r}: free some and run it again"
         else:
             msg = f"cannot write {str(path)!r}: {error.strerror or error}"
         raise StorageError(msg) from error
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Generator[IO[bytes]]:
+    """Yields a file as :func:`replacing` does, where there is none of that name.
+
+    Raises:
+        StorageError: As :func:`replacing`, or there is one.
+    """
+    with replacing(path) as file:
+        check_none(path)  # with the lock: of two at once the second finds it here
+        yield file
+
+
+def check_none(path: Path) -> None:
+    """Checks that there is nothing of a name.
+
+    Raises:
+        StorageError: There is.
+    """
+    if path.exists():
+        msg = f"{str(path)!r} is there already: choose another name, or remove it"
+        raise StorageError(msg)
+
+
+@contextlib.contextmanager
+def lock_part(part: Path, path: Path, *, is_folder: bool = False) -> Generator[int]:
+    """Opens what will be renamed to ``path``, and keeps other processes from it.
+
+    Args:
+        part: Its name until then; made where there is none.
+        path: For the message.
+        is_folder: What it is.
+
+    Raises:
+        OSError: It cannot be opened.
+        StorageError: Another process writes it.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT
+    while True:
+        if is_folder:
+            part.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(part, flags, 0o666)
+        except FileNotFoundError:
+            if not is_folder:
+                raise
+            continue  # renamed since it was made
+        try:
+            with contextlib.suppress(OSError):  # where the file system has no locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    msg = (
+                        f"another process is writing {str(path)!r}: wait for it, or "
+                        "choose another name"
+                    )
+                    raise StorageError(msg) from None
+            if _is_still(part, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _is_still(part: Path, descriptor: int) -> bool:
+    """Whether a file has not been renamed or removed since it was opened."""
+    try:
+        return os.path.samestat(part.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from curator.errors import ConfigError
-from curator.offline._files import replacing
+from curator.offline._files import creating
 
 __all__ = ["PLAN_KEY", "check_new", "write_plan"]
 
@@ -65,7 +65,7 @@ def write_plan(
     text = json.dumps(metadata, sort_keys=True)
     schema = _SCHEMA.with_metadata({PLAN_KEY: text})
     start = 0
-    with replacing(out) as file:
+    with creating(out) as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             for ids, weights in blocks:
                 places = np.arange(start, start + len(ids))

@@ -118,7 +118,7 @@ def estimate(config: Config, job: ScoreJob) -> ScoreEstimate:
             num_shards=-(-num_examples // job.shard_size),
             num_bytes=round(rows.nbytes * num_examples / size),
             outputs=source.outputs,
-            num_tried=size * (1 + len(results)),
+            num_tried=min(num_examples, size * (1 + len(results))),
             seconds=(time.perf_counter() - started) * scale,
             device_seconds=sum(result.seconds for result in results) * scale,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +68,12 @@ def select(job: SelectJob, config: Config | None = None) -> SelectReport:
         StorageError: Scores cannot be read, or the subset cannot be written.
     """
     started = time.perf_counter()
+    paths = {"scores": job.scores, "learner": job.learner, "reference": job.reference}
     for path in (job.out, job.rows):
-        _check_new(path)
+        _check_new(path, paths.values())
     if job.rows is not None and job.rows.resolve() == job.out.resolve():
         msg = f"rows: {str(job.rows)!r} is the subset itself (out); choose another name"
         raise ConfigError(msg)
-    paths = {"scores": job.scores, "learner": job.learner, "reference": job.reference}
     scratch = job.out.parent if job.super_batch_size else None
     with open_inputs(paths, config, job.pool, scratch=scratch) as inputs:
         write = _writer_of_rows(job, config, inputs.pool)
@@ -107,13 +107,22 @@ def select(job: SelectJob, config: Config | None = None) -> SelectReport:
         )
 
 
-def _check_new(path: Path | None) -> None:
-    if path is not None and path.exists():
+def _check_new(path: Path | None, scores: Iterable[Path | None]) -> None:
+    if path is None:
+        return
+    if path.exists():
         msg = f"{str(path)!r} is there already: choose another name, or remove it"
         raise ConfigError(msg)
-    if path is not None and not path.parent.is_dir():
+    if not path.parent.is_dir():
         msg = f"cannot write {str(path)!r}: no folder {str(path.parent)!r}"
         raise StorageError(msg)
+    folder = path.parent.resolve()
+    if any(each is not None and each.resolve() == folder for each in scores):
+        msg = (
+            f"{str(path)!r} would be in the folder of the scores, and be taken for a "
+            "part of them: choose another folder"
+        )
+        raise ConfigError(msg)
 
 
 def _writer_of_rows(

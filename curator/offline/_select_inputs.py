@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64, Shaped
 
-from curator.columns import column_to_numpy
 from curator.config import MODEL_OUTPUTS, Config, did_you_mean
-from curator.engine import column_values
+from curator.engine import feature_values
 from curator.errors import ConfigError
 from curator.offline._pools import open_configured_pool
 from curator.offline._scores import Scores
@@ -232,7 +231,9 @@ class Inputs:
     def _pool_column(self, name: str) -> np.ndarray:
         """Returns a column of the pool; rows of numbers as such."""
         blocks = self.blocks([name])
-        return np.concatenate([_values(name, rows.column(name)) for rows in blocks])
+        return np.concatenate(
+            [feature_values(name, rows.column(name)) for rows in blocks]
+        )
 
 
 @contextlib.contextmanager
@@ -309,10 +310,3 @@ def _check_pool(
             f"and pool {name!r} has {pool.num_examples}: they are of another pool"
         )
         raise ConfigError(msg)
-
-
-def _values(name: str, column: pa.Array) -> np.ndarray:
-    values = column_to_numpy(column)
-    if isinstance(values, np.ndarray) and values.ndim == 2:
-        return values
-    return column_values(name, column, nulls=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from curator.errors import ConfigError, StorageError
-from curator.offline._files import replacing
+from curator.offline._files import creating
 
 __all__ = ["Subset", "read_subset", "write_subset"]
 
@@ -66,7 +66,7 @@ def write_subset(path: Path, subset: Subset) -> None:
         [pa.array(subset.ids), pa.array(subset.weights), scores],
         schema=_SCHEMA.with_metadata({Subset.KEY: text}),
     )
-    with replacing(path) as file:
+    with creating(path) as file:
         pq.write_table(
             table,
             file,

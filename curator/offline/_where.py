@@ -18,6 +18,7 @@ from jaxtyping import Bool, Int64
 
 from curator.config import did_you_mean
 from curator.errors import ConfigError
+from curator.offline._literals import compare, compare_literal, is_among, plain
 from curator.pools import Pool
 
 __all__ = ["Where"]
@@ -27,15 +28,13 @@ _pc: Any = pc  # the module has no types
 _BLOCK = 65_536
 # Parts within parts; Python's own stack ends at some hundreds.
 _MAX_DEPTH = 50
-_EXAMPLE = "such as 'lang == \"en\" and length < 512'"
-_COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Eq: _pc.equal,
-    ast.NotEq: _pc.not_equal,
-    ast.Lt: _pc.less,
-    ast.LtE: _pc.less_equal,
-    ast.Gt: _pc.greater,
-    ast.GtE: _pc.greater_equal,
+_KINDS: Mapping[type, str] = {
+    str: "string",
+    bool: "bool",
+    int: "int64",
+    float: "double",
 }
+_EXAMPLE = "such as 'lang == \"en\" and length < 512'"
 
 
 class Where:
@@ -49,7 +48,8 @@ class Where:
         column("a name with spaces") != 3
 
     A comparison with a null is neither true nor false, as in SQL; what is not true is
-    left out.
+    left out. A number that is not finite is like a null. What is written is compared in
+    the type of the column, as in NumPy, and with integers exactly.
 
     Attributes:
         text: The expression, with the spaces and quotes that Python would write.
@@ -211,23 +211,38 @@ class Where:
         right: ast.expr,
         rows: pa.RecordBatch,
     ) -> Any:
-        value = self._operand(left, rows)
         if isinstance(op, ast.Is | ast.IsNot):
+            value = self._operand(left, rows)
             return _pc.is_null(value) if isinstance(op, ast.Is) else _pc.is_valid(value)
         if isinstance(op, ast.In | ast.NotIn):
             items = [_literal(each) for each in cast("ast.Tuple", right).elts]
-            kind = value.type
-            found = self._call(
-                node, lambda: _pc.is_in(value, value_set=pa.array(items).cast(kind))
-            )
-            found = _pc.if_else(_pc.is_valid(value), found, None)
+            value, kind = self._operand(left, rows), self._kind(left, rows)
+            among = functools.partial(is_among, kind=kind, values=items)
+            found = self._call(node, among, value)
             return found if isinstance(op, ast.In) else _pc.invert(found)
-        other = self._operand(right, rows)
-        if pa.types.is_temporal(value.type) and pa.types.is_string(other.type):
-            other = self._call(node, functools.partial(other.cast, value.type))
-        elif pa.types.is_string(value.type) and pa.types.is_temporal(other.type):
-            value = self._call(node, functools.partial(value.cast, other.type))
-        return self._call(node, _COMPARISONS[type(op)], value, other)
+        names = _column(left), _column(right)
+        if names[0] is None and names[1] is not None:
+            literal, column, is_left = left, right, True
+        elif names[1] is None and names[0] is not None:
+            literal, column, is_left = right, left, False
+        else:
+            value, other = self._operand(left, rows), self._operand(right, rows)
+            return self._call(node, functools.partial(compare, type(op)), value, other)
+        value, kind = self._operand(column, rows), self._kind(column, rows)
+        against = _literal(literal)
+
+        def compared(value: Any) -> Any:
+            return compare_literal(type(op), value, kind, against, is_left=is_left)
+
+        return self._call(node, compared, value, what=_KINDS[type(against)])
+
+    def _kind(self, node: ast.expr, rows: pa.RecordBatch) -> pa.DataType:
+        """Returns the type of a column before it was made plain."""
+        name = _column(node)
+        if name is None:
+            return pa.scalar(_literal(node)).type
+        kind = rows.schema.field(name).type
+        return kind.value_type if pa.types.is_dictionary(kind) else kind
 
     def _operand(self, node: ast.expr, rows: pa.RecordBatch) -> Any:
         """Returns a column, or a literal as often as there are rows."""
@@ -235,17 +250,16 @@ class Where:
         if name is None:
             value = _literal(node)
             return self._call(node, lambda: pa.repeat(pa.scalar(value), len(rows)))
-        column: Any = rows.column(name)
-        if isinstance(column, pa.DictionaryArray):
-            return column.dictionary_decode()
-        return column
+        return plain(rows.column(name))
 
-    def _call(self, node: ast.expr, call: Callable[..., Any], *given: Any) -> Any:
+    def _call(
+        self, node: ast.expr, call: Callable[..., Any], *given: Any, what: str = ""
+    ) -> Any:
         try:
             return call(*given)
         except (pa.ArrowException, OverflowError) as error:
-            kinds = " and ".join(str(each.type) for each in given)
-            why = f"does not go with {kinds}" if kinds else str(error)
+            kinds = [str(each.type) for each in given] + [what] * bool(what)
+            why = f"does not go with {' and '.join(kinds)}" if kinds else str(error)
             _fail(self._given, f"{ast.unparse(node)}: {why}")
 
 

@@ -87,6 +87,12 @@ def report_session(
                 open_configured_pool(config, pool_name or spec.pool)
             )
             if pool.fingerprint != known["pool"]:
+                if pool_name is not None and pool_name != spec.pool:
+                    msg = (
+                        f"pool: {pool_name!r} is not the pool of session {name!r}, "
+                        f"which is {spec.pool!r}"
+                    )
+                    raise ConfigError(msg)
                 msg = f"pool {spec.pool!r} has changed since the session was opened"
                 raise PoolChangedError(msg)
         size = _size(known, pool, ledger)

@@ -125,3 +125,16 @@ def test_percentiles_need_numbers(tmp_path: Path, out: Path) -> None:
         select(job(out, scores=scores, where="loss > percentile(loss, 3)"))
     with pytest.raises(ConfigError, match="'domain' has no numbers, so no percentiles"):
         select(job(out, scores=scores, where="loss > percentile(domain, 3)"))
+
+
+def test_percentiles_are_of_what_is_known(tmp_path: Path, out: Path) -> None:
+    numbers: list[int | None] = [*range(NUM_EXAMPLES)]
+    numbers[3] = None
+    losses = np.zeros(NUM_EXAMPLES, np.float32)
+    scores = write_scores(tmp_path / "s", {"loss": losses}, copied={"n": numbers})
+
+    select(job(out, scores=scores, where="n < percentile(n, 50)"))
+
+    known = [n for n in numbers if n is not None]
+    expected = [n for n in known if n < np.percentile(known, 50)]
+    assert read_subset(out).ids.tolist() == expected

@@ -268,6 +268,24 @@ def test_a_subset_says_what_it_is_of(learner: Path, out: Path) -> None:
     }
 
 
+def test_nothing_is_written_among_the_scores(
+    pooled: tuple[Config, Path], out: Path
+) -> None:
+    config, scores = pooled
+    inside = scores / "subset.parquet"
+    files = sorted(scores.iterdir())
+
+    for where in (
+        {"out": inside},
+        {"out": out, "rows": scores / ".." / scores.name / "rows.parquet"},
+    ):
+        given = job(**where, scores=scores, policy=LOSS, num_selected=3, pool="p")
+        with pytest.raises(ConfigError, match="would be in the folder of the scores"):
+            select(given, config)
+
+    assert sorted(scores.iterdir()) == files
+
+
 def test_what_is_there_is_not_written_over(
     pooled: tuple[Config, Path], out: Path
 ) -> None:

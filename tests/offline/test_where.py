@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +71,67 @@ def test_how_it_is_written_does_not_matter() -> None:
 
     assert one.text == two.text == "lang == 'en' and length < 512"
     assert one.columns == ["lang", "length"]
+
+
+TYPED = pa.record_batch(
+    {
+        "f4": pa.array([0.1, 0.3, None, math.inf, math.nan], pa.float32()),
+        "half": pa.array([0.1, 0.25, None, 5.0, -2.0], pa.float16()),
+        "dec": pa.array([Decimal(i) / 10 for i in (1, 3, 5)] + [None] * 2),
+        "u8": pa.array([0, 1, 200, 255, None], pa.uint8()),
+        "hash": pa.array([0, 2**63, 2**63 + 1, 2**64 - 1, None], pa.uint64()),
+        "view": pa.array(["a", "b", None, "a", "c"], pa.string_view()),
+        "time": pa.array([0, 86_400, 172_800, None, 9], pa.timestamp("s", tz="UTC")),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("f4 == 0.1", [0]),
+        ("f4 in (0.1, 7)", [0]),
+        ("f4 <= 0.3", [0, 1]),
+        ("f4 < 0.3", [0]),
+        ("0.3 > f4", [0]),
+        ("not f4 < 0.2", [1]),
+        ("f4 < 1e300", [0, 1]),
+        ("f4 is None", [2, 3, 4]),
+        ("half == 0.1", [0]),
+        ("half >= 0.25", [1, 3]),
+        ("half == half", [0, 1, 3, 4]),
+        ("half in (5, -2)", [3, 4]),
+        ("dec == 0.3", [1]),
+        ("dec in (0.3, 0.5)", [1, 2]),
+        ("dec >= 0.3 and dec <= 0.3", [1]),
+        ("dec < 1e300", [0, 1, 2]),
+        ("u8 < 300", [0, 1, 2, 3]),
+        ("u8 > -1", [0, 1, 2, 3]),
+        ("u8 > 300", []),
+        ("u8 != 300", [0, 1, 2, 3]),
+        ("not u8 == 300", [0, 1, 2, 3]),
+        ("u8 < 1.5", [0, 1]),
+        ("1.5 < u8", [2, 3]),
+        ("u8 == 1.5", []),
+        ("u8 in (1, 2.5, 300, -4)", [1]),
+        ("u8 not in (1, 300)", [0, 2, 3]),
+        ("u8 < 1e999", [0, 1, 2, 3]),
+        ("hash > 5", [1, 2, 3]),
+        ("hash >= 9223372036854775809", [2, 3]),
+        ("hash in (9223372036854775808,)", [1]),
+        ("hash > -1", [0, 1, 2, 3]),
+        ("hash < 123456789012345678901234567890", [0, 1, 2, 3]),
+        ("view == 'a'", [0, 3]),
+        ("view in ('b', 'c')", [1, 4]),
+        ("time >= '1970-01-02'", [1, 2]),
+        ("'1970-01-02T00:00:00+00:00' == time", [1]),
+        ("time in ('1970-01-03',)", [2]),
+    ],
+)
+def test_what_is_written_is_in_the_type_of_the_column(
+    text: str, rows: list[int]
+) -> None:
+    assert np.flatnonzero(Where(text).of(TYPED)).tolist() == rows
 
 
 NUMBERS = st.one_of(st.none(), st.integers(-3, 3))
@@ -154,7 +216,9 @@ def test_what_is_no_condition_is_told(text: str, message: str) -> None:
         ("not length", "not length: does not go with int64"),
         ("flagged and length", "length: does not go with bool and int64"),
         ("length in ('a', 'b')", r"length in \('a', 'b'\): "),
-        ("length < 123456789012345678901234567890", "1234567"),
+        ("length == True", "length == True: does not go with int64 and bool"),
+        ("flagged == 1", "flagged == 1: does not go with bool and int64"),
+        ("length in (1, 'a')", r"length in \(1, 'a'\): does not go with int64"),
         ("day > 'noon'", "day > 'noon': "),
     ],
 )

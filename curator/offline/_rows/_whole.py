@@ -14,7 +14,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from curator.errors import StorageError
-from curator.offline._files import replacing
+from curator.offline._files import check_none, creating, lock_part
 
 __all__ = ["whole_file", "whole_folder"]
 
@@ -24,9 +24,9 @@ def whole_file(path: Path) -> Generator[IO[bytes]]:
     """Yields a file, packed if its name says so, of which an error leaves nothing.
 
     Raises:
-        StorageError: The disk is full or fails.
+        StorageError: The disk is full or fails, or there is such a file.
     """
-    with replacing(path) as file, _packed(file, path.suffix) as out:
+    with creating(path) as file, _packed(file, path.suffix) as out:
         yield out
 
 
@@ -55,29 +55,40 @@ def whole_folder(path: Path) -> Generator[Path]:
     next try.
 
     Raises:
-        StorageError: The disk is full or fails.
+        StorageError: The disk is full or fails, another process writes it, or there is
+            something of that name.
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        if part.exists():
-            shutil.rmtree(part)
-        part.mkdir()
-        yield part
-        for folder, _, names in os.walk(part):
-            for name in [*names, "."]:
-                _sync(Path(folder) / name)
-        part.rename(path)
-        _sync(path.parent)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if not isinstance(error, OSError):
-            raise
+        with lock_part(part, path, is_folder=True):
+            try:
+                check_none(path)
+                _empty(part)
+                yield part
+                for folder, _, names in os.walk(part):
+                    for name in [*names, "."]:
+                        _sync(Path(folder) / name)
+                part.rename(path)
+                _sync(path.parent)
+            except BaseException:
+                shutil.rmtree(part, ignore_errors=True)
+                raise
+    except OSError as error:
         # Lance says it in words only.
         if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space" in str(error):
             msg = f"no space left to write {str(path)!r}: free some and run it again"
         else:
             msg = f"cannot write {str(path)!r}: {error.strerror or error}"
         raise StorageError(msg) from error
+
+
+def _empty(folder: Path) -> None:
+    """Removes what a crash left in a folder."""
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _sync(path: Path) -> None:
