@@ -59,6 +59,10 @@ class _Stateful:
         """Returns where the trainer is; see :meth:`Session.state_dict`."""
         return self.session.state_dict()
 
+    def _go_back(self) -> None:
+        """Goes to the first step that is not reported, as what was fetched is lost."""
+        self.session.load_state_dict(self.session.state_dict())
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes to where the state was taken; before or while iterating."""
         self.session.load_state_dict(state)
@@ -97,10 +101,16 @@ class BatchSampler(_Stateful, torch.utils.data.Sampler[list[int]]):
     ``session.report(ids, loss=...)``, where ids are those the dataset gave back. A
     DataLoader with workers fetches ``num_workers * prefetch_factor`` batches ahead: a
     session that is scored by the learner needs ``max_ahead`` of at least that.
+
+    Ids are all that it yields: ``session.weights(ids)`` has the weights of their batch.
+
+    Iterating again begins with the first step that is not reported: what a loop that
+    was left had fetched ahead comes again.
     """
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the ids of one batch after the other."""
+        self._go_back()
         for batch in self.session.batches(columns=[]):
             yield batch.ids.tolist()
 
@@ -109,6 +119,9 @@ class IterableDataset(_Stateful, torch.utils.data.IterableDataset[dict[str, Any]
     """Yields batches as dictionaries, for ``DataLoader(dataset, batch_size=None)``.
 
     A dictionary holds the columns and ``example_id``, ``weight`` and ``step``.
+
+    Iterating again begins with the first step that is not reported: what a loop that
+    was left had fetched ahead comes again.
     """
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -123,6 +136,7 @@ class IterableDataset(_Stateful, torch.utils.data.IterableDataset[dict[str, Any]
                 "batch_size=None, num_workers=0)"
             )
             raise SessionError(msg)
+        self._go_back()
         for batch in self.session.batches(format="torch"):
             columns = {name: batch[name] for name in batch.columns}
             yield {

@@ -4,6 +4,9 @@ import dataclasses
 import itertools
 import json
 import pickle  # noqa: TID251 - what torch does to states; nothing of ours reads it
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from squares import Squares
 from torch.utils.data import DataLoader
 from worlds import IDS_ONLY, JOINT, UNIFORM, served
 
-from curator.errors import SessionError, StepNotReportedError
+from curator.errors import FeedbackError, SessionError, StepNotReportedError
+from curator.samplers import InfoBatch
 from curator.torch import BatchSampler, IterableDataset, Loader
 
 STEPS = dataclasses.replace(UNIFORM, num_steps=6)
@@ -136,6 +140,115 @@ def test_a_batch_sampler_drives_ones_own_dataset(service, num_workers):
     expected.load_state_dict({**expected.state_dict(), "step": 0})
     assert seen == np.concatenate([b.ids for b in expected.batches()]).tolist()
     assert service.describe("ids").next_step == 6
+
+
+FORKED = """
+import sys
+import curator
+import curator.torch
+from squares import Squares
+from torch.utils.data import DataLoader
+
+config = {
+    "server": {"state_dir": sys.argv[1]},
+    "pools": {"ids": {"format": "virtual", "num_examples": 1000}},
+}
+spec = {"pool": "ids", "batch_size": 16, "num_steps": 20, "max_ahead": 4}
+with curator.local(config) as service:
+    session = service.open("s", spec)
+    loader = DataLoader(
+        Squares(),
+        batch_sampler=curator.torch.BatchSampler(session),
+        num_workers=2,
+        multiprocessing_context="fork",
+    )
+    for ids, squares in loader:
+        session.report(ids, loss=squares.float())
+    print(session.describe().next_step)
+"""
+
+
+def test_workers_may_be_forked_while_steps_are_defined(tmp_path):
+    # A process of its own, in which nothing is loaded that the session's thread needs.
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert done.stdout.split() == ["20"], done.stderr
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_loop_that_is_left_loses_nothing_that_was_fetched_ahead(service, num_workers):
+    session = service.open("ids")
+    sampler = BatchSampler(session)
+    loader = DataLoader(
+        Squares(),
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        multiprocessing_context="spawn" if num_workers else None,
+    )
+
+    seen = []
+    for _ in range(3):  # an evaluation after every other step
+        for number, (ids, squares) in enumerate(loader, 1):
+            session.report(ids, loss=squares.float())
+            seen += ids.tolist()
+            assert sampler.state_dict()["step"] == len(seen) // 8
+            if number == 2:
+                break
+
+    expected = service.open("ids")
+    expected.load_state_dict({**expected.state_dict(), "step": 0})
+    assert seen == np.concatenate([b.ids for b in expected.batches()]).tolist()
+
+
+def test_a_trainer_that_never_reports_goes_on_where_it_was(service):
+    sampler = BatchSampler(service.open("ids"))
+
+    first = list(itertools.islice(sampler, 2))
+    then = list(sampler)
+
+    expected = [batch.ids.tolist() for batch in service.open("ids").batches()]
+    assert first + then == expected
+
+
+def test_an_iterable_dataset_begins_with_what_is_not_reported(service):
+    session = service.open("s")
+    dataset = IterableDataset(session)
+
+    for batch in itertools.islice(looking_ahead(dataset), 2):
+        session.report(batch["example_id"])
+    again = next(iter(dataset))
+
+    assert again["step"] == 2
+
+
+def test_weights_are_found_by_ids(tmp_path):
+    spec = dataclasses.replace(
+        IDS_ONLY, sampler=InfoBatch(anneal=0.0), num_epochs=2, max_ahead=4
+    )
+    with served(worlds.config(tmp_path, s=spec, plain=IDS_ONLY)) as service:
+        session = service.open("s")
+        weights, ids = [], None
+        for batch in session.batches():
+            ids = torch.from_numpy(batch.ids.copy())
+            found = session.weights(ids)
+            assert torch.equal(found, torch.from_numpy(batch.weights.copy()))
+            np.testing.assert_array_equal(session.weights(batch.ids), batch.weights)
+            session.report(ids, loss=ids.float() % 7)
+            weights += found.tolist()
+        with pytest.raises(FeedbackError, match="of no batch that waits for a report"):
+            session.weights(ids)
+        assert len(set(weights)) > 1
+
+        session = service.open("plain")
+        ids = next(iter(BatchSampler(session)))
+        assert session.weights(ids).tolist() == [1.0] * 8
 
 
 def test_workers_that_look_too_far_ahead_are_told(service):

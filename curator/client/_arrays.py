@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,11 +16,19 @@ __all__ = ["to_features", "to_ids", "to_losses"]
 
 def to_numpy(values: Any) -> np.ndarray:
     """Returns a tensor or array of any framework as NumPy, off its device and graph."""
+    if isinstance(values, list | tuple):
+        values = [
+            to_numpy(value) if hasattr(value, "detach") else value
+            for value in cast("Sequence[Any]", values)
+        ]
     for method in ("detach", "cpu"):  # torch
         values = getattr(values, method, lambda values=values: values)()
     if str(getattr(values, "dtype", "")) in ("torch.bfloat16", "torch.float16"):
         values = values.float()  # NumPy has no bfloat16
-    return np.asarray(values)
+    try:
+        return np.asarray(values)
+    except ValueError:  # rows of several lengths, which whoever asked refuses
+        return np.asarray([None])
 
 
 def to_ids(values: Any) -> Int64[np.ndarray, " n"]:
@@ -61,7 +69,8 @@ def to_losses(
             f"shape {losses.shape}: {hint}"
         )
         raise FeedbackError(msg)
-    return losses.astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is set aside
+        return losses.astype(np.float32)
 
 
 def to_features(role: str, says: Any, num_examples: int) -> Features:
@@ -69,8 +78,8 @@ def to_features(role: str, says: Any, num_examples: int) -> Features:
 
     Args:
         role: ``learner`` or ``reference``.
-        says: ``PairEmbeddings``, one loss per candidate, a mapping of outputs by name,
-            or None for nothing.
+        says: ``PairEmbeddings`` of arrays or tensors, one loss per candidate, a mapping
+            of outputs by name, or None for nothing.
         num_examples: How many candidates there are.
 
     Raises:
@@ -80,7 +89,8 @@ def to_features(role: str, says: Any, num_examples: int) -> Features:
     if says is None:
         return {}
     if isinstance(says, PairEmbeddings):
-        return {f"{role}.embeddings": says}
+        name = f"{role}.embeddings"
+        return {name: _to_embeddings(name, says, num_examples)}
     if not isinstance(says, Mapping):
         return {f"{role}.loss": to_losses(says, num_examples)}
     outputs = cast("Mapping[str, Any]", says)
@@ -88,6 +98,39 @@ def to_features(role: str, says: Any, num_examples: int) -> Features:
         f"{role}.{name}": _to_output(f"{role}.{name}", values, num_examples)
         for name, values in outputs.items()
     }
+
+
+def _to_embeddings(
+    name: str, says: PairEmbeddings, num_examples: int
+) -> PairEmbeddings:
+    """Returns embeddings of any framework as NumPy.
+
+    Raises:
+        FeatureError: They are not a row for each candidate and side, or the logit
+            parameters are no numbers.
+    """
+    sides = {"queries": to_numpy(says.queries), "targets": to_numpy(says.targets)}
+    for side, rows in sides.items():
+        if rows.ndim != 2 or len(rows) != num_examples or rows.dtype.kind != "f":
+            msg = (
+                f"{name}: expected {side} of shape ({num_examples}, width), floating-"
+                f"point; got {rows.dtype} of shape {rows.shape}"
+            )
+            raise FeatureError(msg)
+    bias = says.logit_bias
+    return PairEmbeddings(
+        **sides,
+        logit_scale=_to_number(f"{name}: logit_scale", says.logit_scale),
+        logit_bias=None if bias is None else _to_number(f"{name}: logit_bias", bias),
+    )
+
+
+def _to_number(name: str, value: Any) -> float:
+    number = to_numpy(value)
+    if number.size != 1 or number.dtype.kind not in "fiu":
+        msg = f"{name}: expected a number; got {number.dtype} of shape {number.shape}"
+        raise FeatureError(msg)
+    return float(number.item())
 
 
 def _to_output(

@@ -46,6 +46,10 @@ def connect(
         UnavailableError: There is no server in time, or one of them distrusts the
             other's certificate.
     """
+    # gRPC's own preparation for a fork, on by default, makes the forked workers of a
+    # DataLoader crash, one start in four. They have no use for it: only this process
+    # talks to the service. gRPC reads this when the first channel is made.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from curator.client._credentials import Credentials
     from curator.client._grpc import GrpcTransport
 

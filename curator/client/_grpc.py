@@ -108,7 +108,8 @@ class GrpcTransport:
                 now = time.monotonic()
                 # Counted from the first failure: a call may have waited long before.
                 deadline = min(deadline, now + self._retry_seconds)
-                if now + pause > deadline or self._closed.wait(pause):
+                left = deadline - now
+                if left <= 0 or self._closed.wait(min(pause, left)):
                     raise
                 pause = min(2 * pause, 2.0)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from curator.client._transport import Delivery
 from curator.errors import FeedbackError, StepNotReportedError
@@ -17,6 +18,8 @@ __all__ = ["Progress"]
 # Steps that were handed out and never reported, as trainers that need no feedback do;
 # enough for any look-ahead, little to keep.
 MAX_OUTSTANDING = 4096
+
+_HandedOut: TypeAlias = tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"] | None]
 
 
 class Progress:
@@ -45,7 +48,7 @@ class Progress:
         # Whether this trainer reports: then reports, not fetches, are its progress.
         self._depends_on_reports = info.spec.depends_on_reports
         self._reports = self._depends_on_reports or info.next_step > 0
-        self._outstanding: collections.OrderedDict[int, np.ndarray] = (
+        self._outstanding: collections.OrderedDict[int, _HandedOut] = (
             collections.OrderedDict()
         )
 
@@ -103,19 +106,25 @@ class Progress:
 
     def hand_out(self, batch: Delivery) -> None:
         """Notes that a batch is in the trainer's hands, and waits for a report."""
-        self._outstanding[batch.step] = batch.ids.copy()
+        weights = batch.weights
+        self._outstanding[batch.step] = (
+            batch.ids.copy(),
+            None if weights is None else weights.copy(),
+        )
         if len(self._outstanding) > MAX_OUTSTANDING:
             self._outstanding.popitem(last=False)
 
-    def find(self, ids: Int64[np.ndarray, " n"]) -> tuple[int, Int64[np.ndarray, " n"]]:
-        """Returns the step of a batch that was handed out, and its ids.
+    def find(
+        self, ids: Int64[np.ndarray, " n"]
+    ) -> tuple[int, Int64[np.ndarray, " n"], Float32[np.ndarray, " n"] | None]:
+        """Returns the step of a batch that was handed out, its ids, and its weights.
 
         Raises:
             FeedbackError: They are those of no batch that waits for a report.
         """
-        for step, outstanding in self._outstanding.items():
+        for step, (outstanding, weights) in self._outstanding.items():
             if np.array_equal(ids, outstanding):
-                return step, outstanding
+                return step, outstanding, weights
         steps = list(self._outstanding)
         waiting = f"steps {steps[0]} to {steps[-1]}" if steps else "no steps"
         msg = (

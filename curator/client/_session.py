@@ -185,6 +185,7 @@ class Session:
 
         Raises:
             FeatureError: The features do not fit the policy or the super-batch.
+            FeedbackError: Losses are not one number for each candidate.
         """
         features = {
             **to_features("learner", learner, len(candidates)),
@@ -198,6 +199,28 @@ class Session:
             chosen = chosen.with_rows(source.rows.take(taken))
         self._progress.hand_out(chosen)
         return Batch(chosen, candidates.format, candidates.device)
+
+    def weights(self, ids: Any) -> Any:
+        """Returns the weights of a batch of which only the ids are at hand.
+
+        As a DataLoader over one's own dataset has them. Before the batch is reported.
+
+        Args:
+            ids: The example ids of a batch that was handed out, in its order.
+
+        Returns:
+            Loss multipliers, float32: a tensor where ``ids`` is one, on its device.
+
+        Raises:
+            FeedbackError: The ids are of no batch that waits for a report.
+        """
+        _, found, weights = self._progress.find(to_ids(ids))
+        weights = np.ones(len(found), np.float32) if weights is None else weights
+        if not hasattr(ids, "new_tensor"):
+            return weights.copy()
+        import torch
+
+        return torch.tensor(weights, device=ids.device)
 
     # --- feedback ----------------------------------------------------------------
 
@@ -274,7 +297,7 @@ class Session:
     def _step_of(self, batch: Batch | Any) -> tuple[int, Int64[np.ndarray, " n"]]:
         if isinstance(batch, Batch):
             return batch.step, batch.delivery.ids
-        return self._progress.find(to_ids(batch))
+        return self._progress.find(to_ids(batch))[:2]
 
     def publish(self, model: Any) -> bool:
         """Publishes the learner's weights, if the session asks for them now.

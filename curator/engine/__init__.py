@@ -6,7 +6,7 @@ from curator.engine._checkpoint import (
     checkpoint,
     restore,
 )
-from curator.engine._drafting import column_values
+from curator.engine._drafting import column_values, feature_values
 from curator.engine._dropped import Dropped, dropped
 from curator.engine._executor import Executor, ScoringRequest, ScoringResult
 from curator.engine._executors import Executors
@@ -28,5 +28,6 @@ __all__ = [
     "checkpoint",
     "column_values",
     "dropped",
+    "feature_values",
     "restore",
 ]

@@ -20,7 +20,13 @@ from curator.pools import Pool
 from curator.rng import Noise
 from curator.types import Features, JointFeatures, Selection, SuperBatch
 
-__all__ = ["column_values", "draft", "pool_columns", "pool_features"]
+__all__ = [
+    "column_values",
+    "draft",
+    "feature_values",
+    "pool_columns",
+    "pool_features",
+]
 
 _POOL = "pool."
 
@@ -36,15 +42,27 @@ def pool_features(
     """Returns columns of the candidates as features.
 
     Raises:
-        FeatureError: A column does not hold one number or string per example.
+        FeatureError: A column holds neither a number, nor a string, nor a row of
+            numbers per example.
     """
     if not columns:
         return {}
     rows = pool.take(ids, columns)
     return {
-        f"{_POOL}{name}": column_values(name, rows.column(name), nulls=True)
-        for name in columns
+        f"{_POOL}{name}": feature_values(name, rows.column(name)) for name in columns
     }
+
+
+def feature_values(name: str, column: pa.Array) -> np.ndarray:
+    """Returns a column that a policy reads: as :func:`column_values`, or rows.
+
+    Raises:
+        FeatureError: It holds neither.
+    """
+    values = column_to_numpy(column)
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        return values
+    return column_values(name, column, nulls=True)
 
 
 def column_values(name: str, column: pa.Array, *, nulls: bool) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -142,7 +143,7 @@ def _usable(
     # So may 0/1 losses, and hinges, at any step: those are whole numbers. So may a few
     # copies of one example, which a rank's slice may be made of.
     is_reduced = len(losses) >= _TELLING and step > 0 and bool((losses == first).all())
-    if is_reduced and not first.is_integer():
+    if is_reduced and math.isfinite(first) and not first.is_integer():
         msg = (
             f"step {step}: all {len(losses)} losses are {first:g}; that looks like a "
             "mean that was repeated, which says nothing about single examples. Compute "

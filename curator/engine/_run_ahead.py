@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 
+# Loaded at its first use otherwise, in the thread; a DataLoader that forks its workers
+# meanwhile leaves them with a lock on it that nobody gives back.
+import numpy.random  # noqa: F401  # pyright: ignore[reportUnusedImport] - see above
+
 from curator.config import SessionSpec
 from curator.engine._bounds import Bounds
 from curator.engine._definer import Definer

@@ -68,6 +68,28 @@ def test_a_loss_that_was_repeated_for_each_example_is_refused(tmp_path, kind):
         assert session.describe().next_step == 3
 
 
+@pytest.mark.parametrize("loss", [np.inf, -np.inf, np.nan, 1e300])
+def test_losses_none_of_which_is_finite_are_set_aside(tmp_path, kind, loss):
+    with served(worlds.config(tmp_path, s=UNIFORM), kind=kind) as service:
+        session = service.open("s")
+        for batch, _ in zip(session.batches(), range(2), strict=False):
+            session.report(batch, loss=np.full(8, loss))
+        info = session.describe()
+
+    assert info.cost["num_quarantined_losses"] == 16
+    assert info.next_step == 2
+
+
+def test_losses_may_be_a_list_of_tensors(tmp_path, kind):
+    torch = pytest.importorskip("torch")
+    with served(worlds.config(tmp_path, s=UNIFORM), kind=kind) as service:
+        session = service.open("s")
+        losses = torch.arange(8.0, requires_grad=True)
+        session.report(next(session.batches()), loss=list(losses * 2))
+
+        assert session.describe().next_step == 1
+
+
 def test_epoch_is_planned_from_the_losses_of_the_one_before(tmp_path, kind):
     with served(worlds.config(tmp_path, s=WORST), kind=kind) as service:
         session = service.open("s")

@@ -398,6 +398,76 @@ def test_features_of_the_trainer_select_what_the_servers_would(tmp_path, kind, s
             session.report(batch, loss=np.zeros(8))
 
 
+def as_tensors(given):
+    """Returns embeddings as a training loop has them: tensors of a graph."""
+    import torch
+
+    for side in ("queries", "targets", "logit_scale"):
+        tensor = torch.tensor(getattr(given, side), requires_grad=True)
+        object.__setattr__(given, side, tensor)  # past the tests' own type checks
+    object.__setattr__(given, "logit_bias", np.array(given.logit_bias))
+    return given
+
+
+def test_embeddings_of_the_trainer_may_be_tensors(tmp_path, kind):
+    spec = with_spec(JOINT, features="trainer")
+    chosen = []
+    for name, convert in (("arrays", lambda given: given), ("tensors", as_tensors)):
+        with served(worlds.config(tmp_path / name, s=spec), kind=kind) as service:
+            session = service.open("s")
+            candidates = next(session.super_batches())
+            given = convert(embeddings(5, candidates))
+            chosen.append(session.select(candidates, learner=given).ids)
+
+    np.testing.assert_array_equal(*chosen)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"queries": [1.0, 2.0]}, r"learner.embeddings: expected queries of shape"),
+        ({"targets": 3.0}, r"expected targets of shape \(24, width\)"),
+        ({"targets": np.ones((31, 4), np.float32)}, r"got float32 of shape \(31, 4\)"),
+        ({"queries": np.ones((24, 4), np.int64)}, r"floating-point; got int64"),
+        ({"logit_scale": np.ones(2)}, r"logit_scale: expected a number; got float64"),
+        ({"logit_bias": "low"}, r"logit_bias: expected a number; got"),
+    ],
+)
+def test_embeddings_that_are_none_are_refused(tmp_path, kind, change, message):
+    spec = with_spec(JOINT, features="trainer")
+    with served(worlds.config(tmp_path, s=spec), kind=kind) as service:
+        session = service.open("s")
+        candidates = next(session.super_batches())
+        given = embeddings(5, candidates)
+        for name, value in change.items():
+            object.__setattr__(given, name, value)  # past the tests' own type checks
+        with pytest.raises(FeatureError, match=message):
+            session.select(candidates, learner=given)
+        with pytest.raises((FeatureError, FeedbackError)):
+            session.select(candidates, learner=(given.queries, [1.0]))
+
+
+@pytest.mark.parametrize("policy", ["kcenter", "facility_location", "logdet"])
+def test_embeddings_may_be_a_column_of_the_pool(tmp_path, kind, policy):
+    from curator.config import parse_session
+
+    spec = parse_session(
+        {
+            "pool": "pairs",
+            "batch_size": 8,
+            "super_batch_size": 24,
+            "policy": {"name": policy, "embeddings": "pool.vector"},
+        }
+    )
+    vectors = worlds.pairs()["image"].combine_chunks().storage
+    pool = MemoryPool(worlds.pairs().append_column("vector", vectors))
+
+    with served(worlds.config(tmp_path, s=spec), kind=kind, pool=pool) as service:
+        batch = next(service.open("s").batches())
+
+    assert len(set(batch.ids.tolist())) == 8
+
+
 def test_losses_of_the_trainer_select_the_top_k(tmp_path, kind):
     from curator.policies import TopK
 
@@ -715,3 +785,16 @@ def test_models_are_not_loaded_for_sessions_that_need_none(tmp_path, kind):
 
     with served(config, kind=kind) as service:
         train(service.open("s"), 2)
+
+
+@pytest.mark.parametrize("given", [None, "true"])
+def test_grpc_does_not_prepare_for_forks_unless_told_to(tmp_path, monkeypatch, given):
+    import os
+
+    name = "GRPC_ENABLE_FORK_SUPPORT"
+    monkeypatch.delenv(name, raising=False)
+    if given is not None:
+        monkeypatch.setenv(name, given)
+
+    with served(worlds.config(tmp_path, s=UNIFORM)):
+        assert os.environ[name] == (given or "false")
