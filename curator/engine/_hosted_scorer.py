@@ -131,7 +131,10 @@ class _HandedRows(threading.local):
         if self.rows is None or self.rows.num_rows != len(ids):
             msg = f"a scorer was handed other rows than those of {len(ids)} candidates"
             raise PoolError(msg)
-        return self.rows if columns is None else self.rows.select(list(columns))
+        # It has what is asked for; where it has nothing else, it need not be made anew.
+        if columns is None or len(columns) == self.rows.num_columns:
+            return self.rows
+        return self.rows.select(list(columns))
 
 
 class HostedScorer:

@@ -204,7 +204,8 @@ class ModuleScorer:
         """Returns the first micro-batch, or none if the device has no room for it."""
         size = self._micro_batch_size
         try:
-            return [self._micro_batch(columns, slice(min(size, num_rows)), size)]
+            first = slice(size) if num_rows > size else None
+            return [self._micro_batch(columns, first, size)]
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise self._failed(error) from error
@@ -243,15 +244,18 @@ class ModuleScorer:
         }
 
     def _micro_batch(
-        self, columns: Mapping[str, Column], rows: slice, size: int
+        self, columns: Mapping[str, Column], rows: slice | None, size: int
     ) -> _MicroBatch:
-        """Returns rows on the device, padded to ``size``.
+        """Returns rows, all of them for None, on the device, padded to ``size``.
 
         The head gets a copy of its own, whatever the module does to its input.
         """
 
         def batch(names: Sequence[str]) -> Batch:
-            return {name: self._padded(columns[name][rows], size) for name in names}
+            found = {name: columns[name] for name in names}
+            if rows is not None:
+                found = {name: values[rows] for name, values in found.items()}
+            return {name: self._padded(values, size) for name, values in found.items()}
 
         return _MicroBatch(size, batch(self._module_columns), batch(self._head.columns))
 
