@@ -123,7 +123,7 @@ def lock_part(part: Path, path: Path, *, is_folder: bool = False) -> Generator[i
         OSError: It cannot be opened.
         StorageError: Another process writes it.
     """
-    flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR | os.O_CREAT
+    flags = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_WRONLY | os.O_CREAT
     while True:
         if is_folder:
             part.mkdir(exist_ok=True)
