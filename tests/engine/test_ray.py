@@ -100,8 +100,10 @@ def test_a_scorer_that_dies_at_work_changes_nothing(tmp_path, two_scorers, arrow
     there, cost = run(config(tmp_path, "ray", ray=two_scorers), arrow_file, 8, between)
     worlds.assert_same_batches(here, there)
     assert obeyed(tmp_path, "die")
-    assert cost["num_lost_scorers"] == 1
-    assert cost["num_retried_shards"] >= 1
+    # None is missed where a second scorer had answered before its death was noticed.
+    if not cost["num_hedged_shards"]:
+        assert cost["num_lost_scorers"] == 1
+        assert cost["num_retried_shards"] >= 1
 
 
 def test_a_scorer_that_is_killed_while_it_waits_changes_nothing(
