@@ -28,7 +28,7 @@ def to_numpy(values: Any) -> np.ndarray:
     try:
         return np.asarray(values)
     except ValueError:  # rows of several lengths, which whoever asked refuses
-        return np.asarray([None])
+        return np.empty(len(values), object)
 
 
 def to_ids(values: Any) -> Int64[np.ndarray, " n"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +62,7 @@ def feature_values(name: str, column: pa.Array) -> np.ndarray:
     values = column_to_numpy(column)
     if isinstance(values, np.ndarray) and values.ndim == 2:
         return values
-    return column_values(name, column, nulls=True)
+    return _one_each(name, column, values, nulls=True)
 
 
 def column_values(name: str, column: pa.Array, *, nulls: bool) -> np.ndarray:
@@ -76,7 +76,12 @@ def column_values(name: str, column: pa.Array, *, nulls: bool) -> np.ndarray:
     Raises:
         FeatureError: It does not hold one number or string per example.
     """
-    values = column_to_numpy(column)
+    return _one_each(name, column, column_to_numpy(column), nulls=nulls)
+
+
+def _one_each(
+    name: str, column: pa.Array, values: np.ndarray | list[Any], *, nulls: bool
+) -> np.ndarray:
     has_nulls = isinstance(values, list) and None in values
     array = np.asarray(values, object if has_nulls and nulls else None)
     if array.ndim != 1 or array.dtype.kind not in ("biufUO" if nulls else "biufU"):

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
-from curator.errors import StorageError
+from curator.errors import ConfigError, StorageError
 
 __all__ = ["check_none", "claimed", "creating", "lock_part", "replacing"]
 
@@ -92,7 +92,8 @@ def creating(path: Path) -> Generator[IO[bytes]]:
     """Yields a file as :func:`replacing` does, where there is none of that name.
 
     Raises:
-        StorageError: As :func:`replacing`, or there is one.
+        ConfigError: There is one.
+        StorageError: As :func:`replacing`.
     """
     with replacing(path) as file:
         check_none(path)  # with the lock: of two at once the second finds it here
@@ -103,11 +104,11 @@ def check_none(path: Path) -> None:
     """Checks that there is nothing of a name.
 
     Raises:
-        StorageError: There is.
+        ConfigError: There is.
     """
     if path.exists():
         msg = f"{str(path)!r} is there already: choose another name, or remove it"
-        raise StorageError(msg)
+        raise ConfigError(msg)
 
 
 @contextlib.contextmanager

@@ -110,9 +110,7 @@ def select(job: SelectJob, config: Config | None = None) -> SelectReport:
 def _check_new(path: Path | None, scores: Iterable[Path | None]) -> None:
     if path is None:
         return
-    if path.exists():
-        msg = f"{str(path)!r} is there already: choose another name, or remove it"
-        raise ConfigError(msg)
+    check_none(path)
     if not path.parent.is_dir():
         msg = f"cannot write {str(path)!r}: no folder {str(path.parent)!r}"
         raise StorageError(msg)

@@ -90,20 +90,25 @@ def test_rows_travel_where_the_pool_is_in_memory(tmp_path, two_scorers, pairs):
     worlds.assert_same_batches(here, there)
 
 
-def test_a_scorer_that_dies_at_work_changes_nothing(tmp_path, two_scorers, arrow_file):
+@pytest.mark.parametrize("num_scorers", [1, 2])
+def test_a_scorer_that_dies_at_work_changes_nothing(
+    tmp_path, two_scorers, arrow_file, num_scorers
+):
     here, _ = run(config(tmp_path, "local"), arrow_file)
+    ray = {**two_scorers, "min_scorers": num_scorers, "max_scorers": num_scorers}
 
     def between(step, _):
         if step == 3:
             order(tmp_path, "die")
 
-    there, cost = run(config(tmp_path, "ray", ray=two_scorers), arrow_file, 8, between)
+    there, cost = run(config(tmp_path, "ray", ray=ray), arrow_file, 8, between)
     worlds.assert_same_batches(here, there)
     assert obeyed(tmp_path, "die")
-    # None is missed where a second scorer had answered before its death was noticed.
-    if not cost["num_hedged_shards"]:
+    if num_scorers == 1:
         assert cost["num_lost_scorers"] == 1
         assert cost["num_retried_shards"] >= 1
+    else:  # the other one may have answered before its death was noticed
+        assert cost["num_retried_shards"] >= 1 or cost["num_hedged_shards"] >= 1
 
 
 def test_a_scorer_that_is_killed_while_it_waits_changes_nothing(

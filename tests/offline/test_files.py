@@ -96,7 +96,7 @@ def test_what_is_there_when_writing_begins_is_kept(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
 
     for new in (creating(tmp_path / "file"), whole_folder(tmp_path / "folder")):
-        with pytest.raises(StorageError, match="is there already: choose"), new:
+        with pytest.raises(ConfigError, match="is there already: choose"), new:
             pytest.fail("written over")
 
     assert (tmp_path / "file").read_bytes() == b"old"

@@ -24,7 +24,8 @@ def whole_file(path: Path) -> Generator[IO[bytes]]:
     """Yields a file, packed if its name says so, of which an error leaves nothing.
 
     Raises:
-        StorageError: The disk is full or fails, or there is such a file.
+        ConfigError: There is such a file.
+        StorageError: The disk is full or fails, or another process writes it.
     """
     with creating(path) as file, _packed(file, path.suffix) as out:
         yield out
@@ -55,8 +56,8 @@ def whole_folder(path: Path) -> Generator[Path]:
     next try.
 
     Raises:
-        StorageError: The disk is full or fails, another process writes it, or there is
-            something of that name.
+        ConfigError: There is something of that name.
+        StorageError: The disk is full or fails, or another process writes it.
     """
     part = path.with_name(f".{path.name}.part")
     try:
