@@ -23,6 +23,7 @@ from curator.offline._difference import (
     Difference,
     compare_numbers,
 )
+from curator.offline._files import check_none
 from curator.offline._select_inputs import Inputs, open_inputs
 from curator.offline._select_job import SelectJob, SelectReport
 from curator.offline._subset import Subset, write_subset
