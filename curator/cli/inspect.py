@@ -24,7 +24,6 @@ from curator.errors import (
     ConfigError,
     PoolChangedError,
     SessionError,
-    StorageError,
     UnknownSessionError,
 )
 
@@ -350,25 +349,16 @@ def _dropped_lines(result: Mapping[str, Any]) -> Iterator[str]:
 def _export(ledger: Ledger, path: Path) -> dict[str, Any]:
     from pyarrow import parquet
 
+    from curator.files import replacing
     from curator.ledger import step_tables
 
-    if not path.parent.is_dir():
-        msg = f"cannot write {str(path)!r}: no folder {str(path.parent)!r}"
-        raise StorageError(msg)
-    part = path.with_name(path.name + ".part")
     num_rows = 0
-    try:
-        tables = step_tables(ledger)
-        with parquet.ParquetWriter(part, next(tables).schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-                num_rows += table.num_rows
-        part.replace(path)
-    except OSError as error:
-        msg = f"cannot write {str(path)!r}: {error}"
-        raise StorageError(msg) from error
-    finally:
-        part.unlink(missing_ok=True)
+    tables = step_tables(ledger)
+    schema = next(tables).schema
+    with replacing(path) as file, parquet.ParquetWriter(file, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+            num_rows += table.num_rows
     return {"path": str(path), "num_rows": num_rows}
 
 

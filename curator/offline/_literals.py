@@ -11,7 +11,7 @@ import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pyarrow as pa
@@ -108,11 +108,21 @@ def is_among(column: pa.Array, kind: pa.DataType, values: Sequence[Literal]) -> 
     Raises:
         pa.ArrowException: They are not of a kind.
     """
-    found = _pc.if_else(_pc.is_valid(column), False, None)
-    for value in values:
-        equal = compare_literal(ast.Eq, column, kind, value)
-        found = _pc.or_kleene(found, equal)
-    return found
+    for value in {type(value): value for value in values}.values():
+        compare_literal(ast.Eq, column.slice(0, 0), kind, value)  # of a kind?
+    # By a hash, since a list of ids or of names can be long.
+    if pa.types.is_integer(kind):
+        limits = _range(kind)
+        exact = [_exact(ast.Eq, cast("int | float", each), *limits) for each in values]
+        wanted = [each[1] for each in exact if not isinstance(each, bool)]
+        found = _pc.is_in(column, value_set=pa.array(wanted, kind))
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        found = _pc.is_in(column, value_set=pa.array(values, column.type))
+    else:
+        found = False
+        for value in values:
+            found = _pc.or_(found, compare_literal(ast.Eq, column, kind, value))
+    return _pc.if_else(_pc.is_valid(column), found, None)
 
 
 def _scalar(value: Literal, kind: pa.DataType) -> Any:

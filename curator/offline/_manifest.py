@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 import curator
 from curator.errors import ConfigError, StorageError
+from curator.files import replacing
 from curator.models import ScoreTable
-from curator.offline._files import replacing
 
 __all__ = ["Manifest", "agree", "code_versions"]
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from curator.errors import ConfigError
-from curator.offline._files import creating
+from curator.files import creating
 
 __all__ = ["PLAN_KEY", "check_new", "write_plan"]
 

@@ -14,9 +14,9 @@ from jaxtyping import Int64
 
 from curator.config import Config
 from curator.engine import ScoringResult
+from curator.files import claimed
 from curator.models import model_identity
 from curator.offline._examples import Examples
-from curator.offline._files import claimed
 from curator.offline._job import Progress, ScoreEstimate, ScoreJob, ScoreReport
 from curator.offline._manifest import Manifest, agree, code_versions
 from curator.offline._shards import (

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int64
 import curator
 from curator.config import Config, did_you_mean, policy_to_table
 from curator.errors import ConfigError, FeatureError, StorageError
+from curator.files import check_none
 from curator.offline._column_difference import comparable, compare_columns
 from curator.offline._conditions import meets
 from curator.offline._difference import (
@@ -23,7 +24,6 @@ from curator.offline._difference import (
     Difference,
     compare_numbers,
 )
-from curator.offline._files import check_none
 from curator.offline._select_inputs import Inputs, open_inputs
 from curator.offline._select_job import SelectJob, SelectReport
 from curator.offline._subset import Subset, write_subset

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float32, Int64
 
 from curator.errors import StorageError
+from curator.files import replacing
 from curator.models import ScoreTable
-from curator.offline._files import replacing
 from curator.offline._manifest import Manifest
 from curator.types import Feature, Features, PairEmbeddings
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
 from curator.errors import ConfigError, StorageError
-from curator.offline._files import creating
+from curator.files import creating
 
 __all__ = ["Subset", "read_subset", "write_subset"]
 

@@ -295,7 +295,7 @@ def test_an_export_has_a_row_per_example_of_each_step(scored, tmp_path, capsys):
         rows = table.filter(table.column("step").to_numpy() == batch.step)
         assert rows.column("example_id").to_pylist() == batch.ids.tolist()
         assert rows.column("snapshot_step").to_pylist() == [batch.snapshot_step] * 8
-    assert list(tmp_path.glob("*.part")) == []
+    assert list(tmp_path.glob("*.part")) + list(tmp_path.glob(".*.part")) == []
 
 
 def test_an_export_that_cannot_be_written_is_an_error(drawn, tmp_path, capsys):

@@ -381,6 +381,30 @@ def test_a_pool_that_has_changed_is_refused(session, capsys) -> None:
     assert "has changed since the session was opened" in run(capsys, *call, expect=1)
 
 
+def test_a_pool_of_another_session_is_refused(tmp_path, capsys) -> None:
+    config = reports.write_world(tmp_path)
+    config.write_text(
+        f"{config.read_text()}\n[server]\nstate_dir = 'state'\n"
+        "[pools.other]\nformat = 'arrow'\npath = 'other.arrow'\n"
+        "[sessions.run]\npool = 'p'\nbatch_size = 20\n"
+    )
+    table = worlds.pairs(seed=4)
+    with (
+        pa.OSFile(str(tmp_path / "other.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    import curator
+
+    with curator.local(str(config)) as service:
+        worlds.train(service.open("run"), 2)
+    call = (config, "--session", "run", "--pool", "other", "--out", tmp_path / "out")
+
+    said = run(capsys, *call, expect=1)
+
+    assert "'other' is not the pool of session 'run', which is 'p'" in said
+
+
 # --- wrong calls ---
 
 

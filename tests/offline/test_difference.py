@@ -57,6 +57,15 @@ def test_bins_are_as_wide_as_most_of_the_values() -> None:
     assert found.whole.max == 1e6
 
 
+def test_numbers_whose_squares_are_infinite_have_no_spread() -> None:
+    values = np.array([-1e200, 1e200])
+
+    found = compare_numbers("x", values, np.ones(2, bool))
+
+    assert (found.whole.mean, found.whole.std) == (0.0, np.inf)
+    assert (found.whole.min, found.whole.max) == (-1e200, 1e200)
+
+
 def test_categories_are_the_most_frequent_ones() -> None:
     values = np.array([3, 1, 3, 2, 2, 3, 9])
 

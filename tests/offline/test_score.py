@@ -541,6 +541,7 @@ def test_an_estimate_of_few_examples_scores_no_others(
     found = estimate(config, job(out, limit=5))
 
     assert found.num_bytes == 5 * (8 + 3 * 4)
+    assert found.num_tried == found.num_examples == 5
 
 
 class Counting:

@@ -14,7 +14,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from curator.errors import StorageError
-from curator.offline._files import check_none, creating, lock_part
+from curator.files import check_none, creating, lock_part
 
 __all__ = ["whole_file", "whole_folder"]
 

@@ -45,7 +45,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         msg = (
-            f"another process is writing scores to {str(folder)!r}: wait for it, or "
+            f"another process is writing to {str(folder)!r}: wait for it, or "
             "choose another folder"
         )
         raise StorageError(msg) from error

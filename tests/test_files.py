@@ -1,32 +1,19 @@
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
 
 from curator.errors import ConfigError, StorageError
-from curator.offline._files import claimed, creating, replacing
-from curator.offline._manifest import Manifest, agree
+from curator.files import claimed, creating, replacing
 from curator.offline._rows._whole import whole_folder
-
-MANIFEST = Manifest(
-    pool_fingerprint="p",
-    model_fingerprint="m",
-    model={"kind": "classifier", "args": {"seed": 1}},
-    outputs=["loss"],
-    columns=[],
-    where=None,
-    pool_num_examples=130,
-    num_examples=130,
-    shard_size=64,
-    versions={"batch-curator": "1"},
-)
 
 
 def test_a_folder_is_claimed_by_one(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     with claimed(folder):
-        message = r"another process is writing scores to '.*/a/b': wait for it"
+        message = r"another process is writing to '.*/a/b': wait for it"
         with pytest.raises(StorageError, match=message), claimed(folder):
             pass
 
@@ -114,49 +101,22 @@ def test_what_a_crash_left_of_a_folder_is_removed(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["new"]
 
 
-def test_shards_cover_every_example_once() -> None:
-    spans = [range(*MANIFEST.span(n)) for n in range(MANIFEST.num_shards)]
+def test_a_part_renamed_before_it_is_locked_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, part = tmp_path / "file", tmp_path / ".file.part"
+    lock = fcntl.flock
 
-    assert [i for span in spans for i in span] == list(range(130))
-    assert [MANIFEST.size(n) for n in range(MANIFEST.num_shards)] == [64, 64, 2]
+    def after_another(descriptor: int, how: int) -> None:
+        if not path.exists():  # the other ends between our opening and our locking
+            part.write_bytes(b"the other's")
+            part.rename(path)
+        lock(descriptor, how)
 
+    monkeypatch.setattr(fcntl, "flock", after_another)
+    with pytest.raises(ConfigError, match="is there already"), creating(path):
+        pytest.fail("written over")
 
-def test_a_manifest_agrees_with_itself(tmp_path: Path) -> None:
-    agree(tmp_path, MANIFEST)
-    written = (tmp_path / "_manifest.json").read_text(encoding="utf-8")
-
-    agree(tmp_path, MANIFEST)
-    assert written == MANIFEST.to_json()
-
-
-def test_a_folder_of_other_files_is_not_written_to(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-
-    with pytest.raises(ConfigError, match=r"is not empty .* \(thesis.tex ...\): choos"):
-        agree(tmp_path, MANIFEST)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_what_a_crash_left_of_the_first_file_does_not_matter(tmp_path: Path) -> None:
-    (tmp_path / "._manifest.json.part").write_bytes(b'{"form')
-
-    agree(tmp_path, MANIFEST)
-
-    assert [path.name for path in tmp_path.iterdir()] == ["_manifest.json"]
-
-
-@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
-def test_a_damaged_manifest_is_told(tmp_path: Path, text: str) -> None:
-    (tmp_path / "_manifest.json").write_text(text)
-
-    with pytest.raises(
-        StorageError, match=r"_manifest.json' is damaged \(.*\): delete"
-    ):
-        agree(tmp_path, MANIFEST)
-
-
-def test_a_manifest_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    (tmp_path / "_manifest.json").mkdir()
-
-    with pytest.raises(StorageError, match=r"cannot read '.*_manifest.json': Is a dir"):
-        agree(tmp_path, MANIFEST)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [
+        ("file", b"the other's")
+    ]
