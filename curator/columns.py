@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from jaxtyping import Bool
+
+from curator.errors import PoolError
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["column_to_numpy", "column_to_torch", "rows_from_numpy"]
+__all__ = ["column_to_numpy", "column_to_torch", "nulls_as_nan", "rows_from_numpy"]
 
 
 def column_to_numpy(column: pa.Array) -> np.ndarray | list[Any]:
@@ -20,7 +23,7 @@ def column_to_numpy(column: pa.Array) -> np.ndarray | list[Any]:
     that share the column's memory, read-only; booleans as an array that does not; all
     else (strings, binary, lists of varying length, anything with nulls) as a list.
     """
-    fixed = _fixed_width(column)
+    fixed = _without_nulls(column)
     if fixed is None:
         return column.to_pylist()
     values, shape = fixed
@@ -35,7 +38,7 @@ def column_to_torch(column: pa.Array, device: str | None) -> torch.Tensor | list
     """
     import torch
 
-    fixed = _fixed_width(column)
+    fixed = _without_nulls(column)
     if fixed is None:
         return column.to_pylist()
     values, shape = fixed
@@ -48,16 +51,51 @@ def column_to_torch(column: pa.Array, device: str | None) -> torch.Tensor | list
     return tensor if device is None else tensor.to(device)
 
 
+def nulls_as_nan(column: pa.Array) -> np.ndarray | None:
+    """Returns floating-point numbers of which some are null, with NaN for these.
+
+    So that a column is of the same type whether or not its rows have nulls.
+
+    Returns:
+        An array of shape ``[rows, ...]``; None for a column that has no nulls, or holds
+        something else than numbers.
+
+    Raises:
+        PoolError: It holds integers or booleans, of which none stands for a null.
+    """
+    if (fixed := _fixed_width(column)) is None:
+        return None
+    values, shape, is_valid = fixed
+    if is_valid is None and not values.null_count:
+        return None
+    if not pa.types.is_floating(values.type):
+        msg = (
+            f"it has nulls, and no {values.type} stands for one: fill them in the "
+            "pool, leave the column out (columns), or read batch.rows"
+        )
+        raise PoolError(msg)
+    filled = np.array(values.to_numpy(zero_copy_only=False))
+    if is_valid is not None:
+        filled[~is_valid] = np.nan
+    return filled.reshape(shape)
+
+
 def rows_from_numpy(array: np.ndarray) -> pa.Array:
     """Returns an array of shape ``[rows, width]`` as a column of fixed-size lists."""
     flat = pa.array(np.ascontiguousarray(array).reshape(-1))
     return pa.FixedSizeListArray.from_arrays(flat, array.shape[1])
 
 
-def _fixed_width(column: pa.Array) -> tuple[pa.Array, tuple[int, ...]] | None:
-    """Returns a column's values end to end and their shape, None where they vary."""
+def _fixed_width(
+    column: pa.Array,
+) -> tuple[pa.Array, tuple[int, ...], Bool[np.ndarray, " n"] | None] | None:
+    """Returns a column's numbers end to end, their shape, and which are in valid rows.
+
+    None in the place of the last where all rows are valid, and instead of all where it
+    holds no numbers, or the shape varies. A valid row's numbers may still be null.
+    """
     shape: list[int] = [len(column)]
-    values = column
+    values, is_valid = column, None
     if isinstance(values, pa.FixedShapeTensorArray):
         shape += values.type.shape
         order = values.type.permutation
@@ -67,12 +105,15 @@ def _fixed_width(column: pa.Array) -> tuple[pa.Array, tuple[int, ...]] | None:
         values = values.storage
     is_tensor = len(shape) > 1
     while pa.types.is_fixed_size_list(values.type):
-        if values.null_count:
-            return None
-        if not is_tensor:
-            shape.append(values.type.list_size)
-        # Not flatten(), which runs a kernel: without nulls it is but this slice.
         width = values.type.list_size
+        if values.null_count:
+            these = values.is_valid().to_numpy(zero_copy_only=False)
+            is_valid = these if is_valid is None else these & is_valid
+        if is_valid is not None:
+            is_valid = np.repeat(is_valid, width)
+        if not is_tensor:
+            shape.append(width)
+        # Not flatten(), which runs a kernel: this is but a slice, as rows are whole.
         values = values.values[values.offset * width :][: len(values) * width]
     kind = values.type
     is_number = (
@@ -80,6 +121,12 @@ def _fixed_width(column: pa.Array) -> tuple[pa.Array, tuple[int, ...]] | None:
         or pa.types.is_floating(kind)
         or pa.types.is_boolean(kind)
     )
-    if values.null_count or not is_number:
+    return (values, tuple(shape), is_valid) if is_number else None
+
+
+def _without_nulls(column: pa.Array) -> tuple[pa.Array, tuple[int, ...]] | None:
+    """Returns a column's numbers and their shape; None where it has nulls or none."""
+    fixed = _fixed_width(column)
+    if fixed is None or fixed[2] is not None or fixed[0].null_count:
         return None
-    return values, tuple(shape)
+    return fixed[:2]

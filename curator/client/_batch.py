@@ -10,7 +10,7 @@ import numpy as np
 
 from curator.client._transport import Delivery
 from curator.config import Weighting
-from curator.errors import MissingDependencyError
+from curator.errors import MissingDependencyError, PoolError
 from curator.types import PairEmbeddings
 
 if TYPE_CHECKING:
@@ -144,12 +144,27 @@ class Batch:
         return len(self.delivery.ids)
 
     def __getitem__(self, column: str) -> Any:
-        from curator.columns import column_to_numpy, column_to_torch
+        """Returns a column: numbers as an array of shape ``[rows, ...]``, else a list.
+
+        A null among floating-point numbers is NaN.
+
+        Raises:
+            KeyError: There is no such column.
+            PoolError: There is a null among integers or booleans.
+        """
+        from curator.columns import column_to_numpy, column_to_torch, nulls_as_nan
 
         if self.rows is None or column not in self.columns:
             msg = f"the batch has no column {column!r}; it has {list(self.columns)}"
             raise KeyError(msg)
         values = self.rows.column(column)
+        try:
+            filled = nulls_as_nan(values)
+        except PoolError as error:
+            msg = f"column {column!r}, step {self.step}: {error}"
+            raise PoolError(msg) from None
+        if filled is not None:
+            return self._array(filled)
         if self.format == "torch":
             return column_to_torch(values, self.device)
         return column_to_numpy(values)
