@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from numbers import Integral
 
 from curator.config import SessionSpec
 from curator.errors import SessionError
@@ -51,8 +52,12 @@ def rank_slice(batch_size: int, rank: int, world_size: int) -> slice:
         SessionError: The batch cannot be cut into equal slices, or there is no such
             rank.
     """
-    if world_size < 1 or not 0 <= rank < world_size:
-        msg = f"rank must be in [0, world_size); got rank {rank} of {world_size}"
+    are_whole = isinstance(rank, Integral) and isinstance(world_size, Integral)
+    if not are_whole or world_size < 1 or not 0 <= rank < world_size:
+        msg = (
+            "rank must be a whole number in [0, world_size); got rank "
+            f"{rank!r} of {world_size!r}"
+        )
         raise SessionError(msg)
     if batch_size % world_size:
         msg = (

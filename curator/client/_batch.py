@@ -24,11 +24,11 @@ _EMBEDDINGS = "reference.embeddings"
 _SIDES = ("queries", "targets")
 
 
-def check_format(format: str) -> None:
-    """Checks the name of an array format.
+def check_format(format: str, device: str | None = None) -> None:
+    """Checks the name of an array format, and where arrays go.
 
     Raises:
-        ValueError: It is not one of the formats.
+        ValueError: It is not one of the formats, or there is no such device.
         MissingDependencyError: It needs a package that is not installed.
     """
     if format not in ("numpy", "torch"):
@@ -36,13 +36,23 @@ def check_format(format: str) -> None:
         raise ValueError(msg)
     if format == "torch":
         try:
-            import torch  # noqa: F401  # pyright: ignore[reportUnusedImport] - is it there
+            import torch
         except ImportError as error:
             msg = (
                 "format='torch' needs torch, which is not installed: "
                 "pip install 'batch-curator[torch]'"
             )
             raise MissingDependencyError(msg) from error
+        if device is not None:
+            try:
+                torch.empty(0, device=device)
+            except (RuntimeError, AssertionError) as error:
+                why = str(error).partition("\n")[0]
+                msg = f"device: torch has none called {str(device)!r} here: {why}"
+                raise ValueError(msg) from error
+    elif device is not None:
+        msg = f"device: arrays of NumPy have none, so not {device!r}: format='torch'"
+        raise ValueError(msg)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

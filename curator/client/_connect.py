@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from curator.client._arguments import check_target
 from curator.client._service import Service
 from curator.config import Config, load_config, parse_config
 
@@ -41,8 +42,8 @@ def connect(
             when it is restarted, before they raise ``UnavailableError``.
 
     Raises:
-        ConfigError: A file cannot be read, or the token would be sent in the clear to
-            another machine.
+        ConfigError: The address is none, a file cannot be read, or the token would be
+            sent in the clear to another machine.
         UnavailableError: There is no server in time, or one of them distrusts the
             other's certificate.
     """
@@ -53,6 +54,7 @@ def connect(
     from curator.client._credentials import Credentials
     from curator.client._grpc import GrpcTransport
 
+    check_target(target)
     token = token or os.environ.get("CURATOR_TOKEN", "").strip() or None
     credentials = Credentials.of(target, tls=tls, cert=cert, key=key, token=token)
     return Service(

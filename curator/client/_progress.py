@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import logging
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -15,9 +16,14 @@ from curator.sessions import SessionInfo
 
 __all__ = ["Progress"]
 
+_log = logging.getLogger(__name__)
+
 # Steps that were handed out and never reported, as trainers that need no feedback do;
 # enough for any look-ahead, little to keep.
 MAX_OUTSTANDING = 4096
+
+# Later steps that are reported when one before them is taken to be forgotten.
+_FORGOTTEN = 64
 
 _HandedOut: TypeAlias = tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"] | None]
 
@@ -44,6 +50,7 @@ class Progress:
         self.unreported = info.next_step
         self.needs_initial_snapshot = needs_initial_snapshot
         self._reported: set[int] = set()  # those after `unreported`
+        self._told = -1  # of which step it was said that it is not reported
         self._epoch = self._epoch_end = -1  # of the last batch that was handed out
         # Whether this trainer reports: then reports, not fetches, are its progress.
         self._depends_on_reports = info.spec.depends_on_reports
@@ -138,6 +145,16 @@ class Progress:
         self._reports = True
         self._outstanding.pop(step, None)
         self._close([step])
+        if len(self._reported) >= _FORGOTTEN and self._told != self.unreported:
+            self._told = self.unreported
+            _log.warning(
+                "session %r: step %d is not reported, and %d later ones are: "
+                "state_dict() stays at it, and a restart goes back to it. Report every "
+                "batch that was handed out, or pass over it with session.skip()",
+                self._info.name,
+                self.unreported,
+                len(self._reported),
+            )
 
     def skip(self, steps: range) -> None:
         """Notes that steps are passed over: they need no report."""

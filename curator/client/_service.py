@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from curator.client._arguments import check_session, check_whole
 from curator.client._session import Session
 from curator.client._transport import Transport
 from curator.config import SessionSpec, parse_session
@@ -48,6 +49,7 @@ class Service:
         """
         if isinstance(spec, Mapping):
             spec = parse_session(spec)
+        check_session(name, spec)
         info = self._transport.open(name, spec)
         session = Session(self._transport, info, rank, world_size)
         self._opened.append(session)
@@ -89,9 +91,7 @@ class Service:
             SessionError: The step is not closed, or what it depends on is not kept.
             SessionMismatchError: There is another session under the new name.
         """
-        if step < 0:
-            msg = f"step: at least 0; got {step}"
-            raise ValueError(msg)
+        check_whole("step", step, 0)
         info = self._transport.fork(name, new_name, step, forget_memory=forget_memory)
         session = Session(self._transport, info, rank, world_size)
         self._opened.append(session)

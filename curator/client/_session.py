@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from curator.client._arguments import check_whole
 from curator.client._arrays import to_features, to_ids, to_losses
 from curator.client._batch import Batch, Format, check_format
 from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
@@ -132,10 +133,9 @@ class Session:
         prefetch: int | None,
         super_batches: bool,
     ) -> Iterator[Batch]:
-        check_format(format_)
-        if prefetch is not None and prefetch < 1:
-            msg = f"prefetch: at least 1; got {prefetch}"
-            raise ValueError(msg)
+        check_format(format_, device)
+        if prefetch is not None:
+            check_whole("prefetch", prefetch, 1)
         self.close()
         iterator = self._iterator = object()
         try:
@@ -284,9 +284,7 @@ class Session:
             SessionError: The session ends before.
             ValueError: ``num_steps`` is not positive.
         """
-        if num_steps < 1:
-            msg = f"num_steps: at least 1; got {num_steps}"
-            raise ValueError(msg)
+        check_whole("num_steps", num_steps, 1)
         start = self._progress.step
         skipped = range(start, start + num_steps)
         self._transport.skip(self.name, skipped.start, skipped.stop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from curator.errors import SessionMismatchError
 
@@ -22,12 +22,16 @@ def write_state(session: str, fingerprint: str, step: int) -> dict[str, Any]:
     }
 
 
-def read_state(state: Mapping[str, Any], session: str, fingerprint: str) -> int:
+def read_state(state: Any, session: str, fingerprint: str) -> int:
     """Returns the next step of a state.
 
     Raises:
         SessionMismatchError: The state is not of this session.
     """
+    if not isinstance(state, Mapping):
+        msg = f"a state is what state_dict() returned; got {type(state).__name__}"
+        raise SessionMismatchError(msg)
+    state = cast("Mapping[str, Any]", state)
     for key, ours in write_state(session, fingerprint, 0).items():
         if key != "step" and state.get(key) != ours:
             msg = (

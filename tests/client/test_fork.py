@@ -300,11 +300,13 @@ def test_wrong_calls_are_told_and_leave_nothing(tmp_path, kind):
         train(session, 5)
         with pytest.raises(SessionError, match=r"at step 6: steps 0 to 5 can be"):
             service.fork("s", "b", step=6)
-        with pytest.raises(ValueError, match=r"step: at least 0; got -1"):
+        with pytest.raises(
+            ValueError, match=r"step: a whole number of at least 0; got -1"
+        ):
             service.fork("s", "b", step=-1)
         with pytest.raises(UnknownSessionError, match=r"no session 'z'"):
             service.fork("z", "b", step=0)
-        with pytest.raises(SessionError, match=r"rank must be in"):
+        with pytest.raises(SessionError, match=r"rank must be a whole number in"):
             service.fork("s", "b", step=0, rank=2, world_size=2)
         state = session.state_dict()
         with pytest.raises(SessionMismatchError, match=r"session is 's', this sess"):

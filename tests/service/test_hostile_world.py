@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import select
 import shutil
 import socket
 import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -218,6 +221,16 @@ def test_a_read_only_session_folder_is_told(tmp_path):
 # --- damaged ledgers ----------------------------------------------------------------
 
 
+KILLED = """
+import pathlib, sys, test_hostile_world as here
+config = here.worlds.config(pathlib.Path(sys.argv[1]), s=here.PLANNED)
+with here.served(config, kind="local") as service:
+    here.run(service.open("s"), 40)
+    print("trained", flush=True)
+    sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
     """The state that a killed server leaves, and the whole stream."""
@@ -225,10 +238,15 @@ def killed(tmp_path_factory):
     whole = worlds.config(folder / "whole", s=PLANNED)
     with served(whole, kind="local") as service:
         batches = run(service.open("s"))
-    with served(worlds.config(folder / "live", s=PLANNED), kind="local") as service:
-        run(service.open("s"), 40)
-        # What is written is in the files, as after a kill; nothing is written now.
-        shutil.copytree(folder / "live", folder / "state")
+    path = [str(Path(__file__).parent), *sys.path]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder / "state")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"trained\n"
+        process.kill()
     return folder / "state", batches
 
 

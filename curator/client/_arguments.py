@@ -1,0 +1,61 @@
+"""What a trainer passes, checked where a wrong type would fail far from here."""
+
+from __future__ import annotations
+
+import re
+from numbers import Integral
+from typing import Any
+
+from curator.config import SessionSpec
+from curator.errors import ConfigError
+
+__all__ = ["check_session", "check_target", "check_whole"]
+
+# Ways of gRPC to name a server, beside HOST:PORT; unix is followed by a path.
+_SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
+# An IPv6 address stands in brackets, as its own colons are none of the port.
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s/:\[\]]+):(\d+)")
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Checks a whole number.
+
+    Raises:
+        ValueError: It is none, or less than ``least``.
+    """
+    if not isinstance(value, Integral) or int(value) < least:
+        msg = f"{name}: a whole number of at least {least}; got {value!r}"
+        raise ValueError(msg)
+
+
+def check_session(name: Any, spec: Any) -> None:
+    """Checks the types of a session's name and specification.
+
+    Raises:
+        ConfigError: They are others.
+    """
+    if not isinstance(name, str) or not isinstance(spec, SessionSpec | None):
+        msg = (
+            "a session is opened by its name, and a SessionSpec or a mapping: "
+            f"open({name!r}, {spec!r})"
+        )
+        raise ConfigError(msg)
+
+
+def check_target(target: Any) -> None:
+    """Checks the address of a server.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if isinstance(target, str):
+        found = _HOST_PORT.fullmatch(target)
+        if found is not None and 0 < int(found[2]) < 1 << 16:
+            return
+        if target.startswith(_SCHEMES) and not target.endswith(":"):
+            return
+    msg = (
+        "target: HOST:PORT or unix:PATH, as `curator serve` prints it (an IPv6 address "
+        f"in brackets); got {target!r}"
+    )
+    raise ConfigError(msg)
