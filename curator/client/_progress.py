@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 # enough for any look-ahead, little to keep.
 MAX_OUTSTANDING = 4096
 
-# Later steps that are reported when one before them is taken to be forgotten.
+# Later steps that are reported, or weights that are not published, when one is taken
+# to be forgotten.
 _FORGOTTEN = 64
 
 _HandedOut: TypeAlias = tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"] | None]
@@ -38,18 +39,21 @@ class Progress:
             anything.
     """
 
-    def __init__(self, info: SessionInfo, *, needs_initial_snapshot: bool) -> None:
+    def __init__(self, info: SessionInfo, *, publishes: bool) -> None:
         """Starts where the session is.
 
         Args:
             info: What the session was when it was opened.
-            needs_initial_snapshot: Whether it waits for weights of this rank.
+            publishes: Whether it is this rank that publishes the learner's weights.
         """
         self._info = info
         self.next_step = info.next_step
         self.unreported = info.next_step
-        self.needs_initial_snapshot = needs_initial_snapshot
+        self.needs_initial_snapshot = publishes and info.needs_initial_snapshot
+        self._publishes = publishes
         self._reported: set[int] = set()  # those after `unreported`
+        self._published = info.next_step  # taken to be, when it was opened
+        self._told_published = -1
         self._told = -1  # of which step it was said that it is not reported
         self._epoch = self._epoch_end = -1  # of the last batch that was handed out
         # Whether this trainer reports: then reports, not fetches, are its progress.
@@ -155,6 +159,29 @@ class Progress:
                 self.unreported,
                 len(self._reported),
             )
+        if self._publishes:
+            self._look_for_weights(step + 1)
+
+    def publish(self, step: int) -> None:
+        """Notes that weights of a step are published."""
+        self.needs_initial_snapshot = False
+        self._published = step
+
+    def _look_for_weights(self, step: int) -> None:
+        """Warns of a trainer that reports on and on, and publishes nothing."""
+        every = self._info.spec.publish_every
+        silent = step - self._published >= _FORGOTTEN * every
+        if silent and self._told_published != self._published:
+            self._told_published = self._published
+            _log.warning(
+                "session %r: no weights are published since step %d: batches are "
+                "scored with those, not with the model that is trained. Call "
+                "session.publish(model) before session.report(batch); publish_every "
+                "= %d says how often it sends them",
+                self._info.name,
+                self._published,
+                every,
+            )
 
     def skip(self, steps: range) -> None:
         """Notes that steps are passed over: they need no report."""
@@ -165,7 +192,7 @@ class Progress:
 
     def go_to(self, step: int) -> None:
         """Goes to another step; nothing from there on is handed out or reported."""
-        self.next_step = self.unreported = step
+        self.next_step = self.unreported = self._published = step
         self._outstanding.clear()
         self._reported.clear()
 

@@ -47,7 +47,7 @@ class Session:
         self._progress = Progress(
             info,
             # The other ranks wait on the server for what rank 0 publishes.
-            needs_initial_snapshot=rank == 0 and info.needs_initial_snapshot,
+            publishes=rank == 0 and info.needs_learner,
         )
         self._prefetcher: Prefetcher | None = None
         self._iterator: object = None
@@ -328,8 +328,7 @@ class Session:
         is_new = self._transport.publish(
             self.name, snapshot_step, report_step, weights_to_bytes(model)
         )
-        if initial:
-            self._progress.needs_initial_snapshot = False
+        self._progress.publish(snapshot_step)
         return is_new
 
     # --- state -------------------------------------------------------------------

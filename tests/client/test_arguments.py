@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import towers
 import worlds
-from worlds import UNIFORM, served
+from worlds import TOPK, UNIFORM, served
 
 import curator
 from curator import SessionSpec
@@ -131,3 +133,44 @@ def test_a_forgotten_report_is_told_once(
         assert session.state_dict()["step"] == 3
         session.skip(1)
         assert session.state_dict()["step"] == 3 + 131
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_trainer_that_publishes_no_more_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, every: int
+) -> None:
+    caplog.set_level(logging.WARNING, "curator")
+    spec = dataclasses.replace(TOPK, publish_every=every)
+    with served(worlds.config(tmp_path, s=spec)) as service:
+        session = service.open("s")
+        session.publish(towers.build())
+        for batch in session.batches():
+            step = batch.step + 1
+            if step <= 2 * every:
+                session.publish(towers.build(seed=step))
+            session.report(batch, loss=np.ones(8, np.float32) + batch.ids)
+            if step == (2 + 64) * every - 1:
+                assert caplog.messages == []
+            if step == (2 + 70) * every:
+                break
+
+        (message,) = caplog.messages
+        assert f"no weights are published since step {2 * every}: batches" in message
+        assert f"publish_every = {every} says" in message
+
+
+def test_a_rank_that_does_not_publish_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "curator")
+    with served(worlds.config(tmp_path, s=TOPK)) as service:
+        first, second = (service.open("s", rank=r, world_size=2) for r in range(2))
+        first.publish(towers.build())
+        for batches in zip(first.batches(), second.batches(), strict=True):
+            first.publish(towers.build(seed=batches[0].step))
+            for session, batch in zip((first, second), batches, strict=True):
+                session.report(batch)
+            if batches[0].step == 70:
+                break
+
+        assert caplog.messages == []
