@@ -121,7 +121,8 @@ def _banner(
         what = (
             "from an earlier configuration"
             if spec is None
-            else f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}"
+            else f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}, "
+            f"drawn by {spec.sampler!r}"
         )
         lines.append(f"  session  {name}: {what}")
     lines.append(f"  state    {config.server.state_dir}")

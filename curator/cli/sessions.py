@@ -67,6 +67,7 @@ def _lines(info: SessionInfo) -> list[str]:
     facts = (
         f"{info.name}: step {info.next_step}{length}, {info.num_defined} defined; "
         f"{spec.batch_size} of {spec.super_batch_size} by {spec.policy!r}, "
+        f"drawn by {spec.sampler!r}, "
         f"pool {spec.pool} ({info.num_examples:,} examples)"
     )
     costs = (

@@ -105,7 +105,7 @@ def test_sessions_shows_where_each_is(tmp_path, capsys):
 
     out = capsys.readouterr().out
     assert "s: step 3, " in out
-    assert "8 of 8 by Uniform()" in out
+    assert "8 of 8 by Uniform(), drawn by Uniform(), pool pairs" in out
 
 
 def test_sessions_of_nobody_is_an_error(capsys):

@@ -315,6 +315,7 @@ def test_serve_says_what_it_serves_and_stops_cleanly(folder):
     assert server.process.returncode == 0, err
     assert "pairs: 200 examples (image, text, number, caption), p" in server.banner
     assert "session  s: 8 of 24 by Joint(" in server.banner
+    assert "), drawn by Uniform()\n" in server.banner
     assert f"curator.connect('{server.address}')" in server.banner
     assert out.rstrip().endswith("stopped")
     assert "Traceback" not in err
