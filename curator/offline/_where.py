@@ -62,8 +62,11 @@ class Where:
         Raises:
             ConfigError: It is none; the message says what is allowed.
         """
+        # Of several lines only in parentheses; the last may end in a comment.
+        lines = text.strip()
+        lines = f"({lines}\n)" if "\n" in lines else lines
         try:
-            tree = ast.parse(text.strip(), mode="eval").body
+            tree = ast.parse(lines, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = "too long"
             if isinstance(error, SyntaxError | ValueError):

@@ -68,8 +68,12 @@ def test_a_condition_is_true_of_these_rows(text: str, rows: list[int]) -> None:
 def test_how_it_is_written_does_not_matter() -> None:
     one = Where("  lang=='en'   and (length<512) ")
     two = Where('lang == "en" and length < 512')
+    three = Where("""
+        lang == "en"  # as of its site
+        and length < 512  # what fits
+    """)
 
-    assert one.text == two.text == "lang == 'en' and length < 512"
+    assert one.text == two.text == three.text == "lang == 'en' and length < 512"
     assert one.columns == ["lang", "length"]
 
 
@@ -199,6 +203,10 @@ def test_without_nulls_it_is_what_python_says(
         ("-lang == 3", "expected a column"),
         ("(" * 2000 + "lang" + ")" * 2000, "where: "),
         ("a\0b", "where: "),
+        ("lang == 'en'\nflagged", "invalid syntax"),
+        ("lang == 'en',\nflagged", "expected a column"),
+        ("lang := 'en'\n", "invalid syntax"),
+        ("lang\n:= 'en'", "expected a column"),
     ],
 )
 def test_what_is_no_condition_is_told(text: str, message: str) -> None:
