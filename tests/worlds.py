@@ -58,8 +58,8 @@ def config(state_dir, *, learner=None, reference=None, server=None, **sessions):
     """
     model = ModelSpec(factory="towers:build", columns=COLUMNS, micro_batch_size=16)
     return Config(
-        server=ServerSpec(
-            state_dir=str(state_dir), listen="127.0.0.1:0", **(server or {})
+        server=dataclasses.replace(
+            ServerSpec(state_dir=str(state_dir), listen="127.0.0.1:0"), **(server or {})
         ),
         pools={"ids": PoolSpec(format="virtual", num_examples=1000)},
         models={

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "serve"]
 
+# How often it is looked whether another thread got the signal to stop.
+_LOOK_SECONDS = 1.0
 # Of glibc's malloc.h, and how many heaps its threads share at most.
 _M_ARENA_MAX = -8
 _MAX_ARENAS = 2
@@ -54,9 +56,13 @@ def serve(
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    # Blocked before any thread starts, so that all of them leave the signals to
-    # sigwait below.
+    # Blocked before threads start, so that they and child processes leave the signals
+    # to what waits below. BLAS has had threads since NumPy was imported: one of those
+    # may get a signal that comes before, and without a handler that ends the process.
     stops = {signal.SIGTERM, signal.SIGINT}
+    caught: list[int] = []
+    for stop in stops:
+        signal.signal(stop, lambda number, _: caught.append(number))
     signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     config = load_config(config_path)
     if listen is not None:
@@ -77,7 +83,8 @@ def serve(
             cleanup.callback(metrics.close)
         server = Server(registry, insecure=insecure)
         print(_banner(server.address, metrics, config, registry), flush=True)
-        signal.sigwait(stops)
+        while not caught and signal.sigtimedwait(stops, _LOOK_SECONDS) is None:
+            pass
         print("stopping: clients resume when the server is back", flush=True)
         server.stop()
     print("stopped", flush=True)

@@ -178,8 +178,8 @@ class GrpcTransport:
         world_size: int,
         ids: Int64[np.ndarray, " n"],
         losses: Float[np.ndarray, " n"] | None,
-    ) -> bool:
-        """Reports a rank's slice of a step; False where it was reported already."""
+    ) -> int | None:
+        """Reports a rank's slice of a step; returns an earlier one that lacks it."""
         request = pb.ReportStepRequest(
             session=name,
             step=step,
@@ -189,7 +189,7 @@ class GrpcTransport:
             losses=None if losses is None else wire.floats_to_proto(losses),
         )
         response = self._call(lambda: self._stub.ReportStep(request))
-        return not response.already_reported
+        return response.missing_step if response.HasField("missing_step") else None
 
     def fork(
         self, name: str, new_name: str, step: int, *, forget_memory: bool

@@ -57,11 +57,10 @@ class LocalTransport:
         world_size: int,
         ids: Int64[np.ndarray, " n"],
         losses: Float[np.ndarray, " n"] | None,
-    ) -> bool:
-        """Reports a rank's slice of a step; False where it was reported already."""
+    ) -> int | None:
+        """Reports a rank's slice of a step; returns an earlier one that lacks it."""
         engine = self._registry.open(name)
-        already, _ = engine.report(step, rank, world_size, ids, losses)
-        return not already
+        return engine.report(step, rank, world_size, ids, losses)[2]
 
     def fork(
         self, name: str, new_name: str, step: int, *, forget_memory: bool

@@ -58,7 +58,8 @@ class Progress:
         self._epoch = self._epoch_end = -1  # of the last batch that was handed out
         # Whether this trainer reports: then reports, not fetches, are its progress.
         self._depends_on_reports = info.spec.depends_on_reports
-        self._reports = self._depends_on_reports or info.next_step > 0
+        needs_reports = self._depends_on_reports or info.depends_on_losses
+        self._reports = needs_reports or info.next_step > 0
         self._outstanding: collections.OrderedDict[int, _HandedOut] = (
             collections.OrderedDict()
         )
@@ -67,6 +68,12 @@ class Progress:
     def step(self) -> int:
         """Where the trainer is: the first step that it is not through with."""
         return self.unreported if self._reports else self.next_step
+
+    @property
+    def first_to_skip(self) -> int:
+        """The first step that is not reported, unless this trainer reports none."""
+        may_report = len(self._outstanding) <= _FORGOTTEN
+        return self.unreported if may_report else self.step
 
     def check_next(self) -> None:
         """Checks that the trainer is not about to wait for itself.

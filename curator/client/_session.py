@@ -14,9 +14,9 @@ from curator.client._arrays import to_features, to_ids, to_losses
 from curator.client._batch import Batch, Format, check_format
 from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
 from curator.client._progress import Progress
-from curator.client._state import read_state, write_state
+from curator.client._state import read_state, restored_error, write_state
 from curator.client._transport import StreamRequest, Transport
-from curator.errors import FeatureError, SessionError, SessionMismatchError
+from curator.errors import FeatureError, SessionError
 from curator.sessions import SessionInfo, rank_slice
 from curator.types import PairEmbeddings
 
@@ -240,6 +240,8 @@ class Session:
         Raises:
             FeedbackError: Ids that are not of a batch that was handed out; losses of
                 another length, or reduced already. The step stays open.
+            SessionMismatchError: The service has lost reports of before: it was
+                restored from an older checkpoint.
         """
         step, ids = self._step_of(batch)
         losses = None if loss is None else to_losses(loss, len(ids), step)
@@ -254,7 +256,12 @@ class Session:
                 len(ids),
                 bad[:4].tolist(),
             )
-        self._transport.report(self.name, step, self.rank, self.world_size, ids, losses)
+        missing = self._transport.report(
+            self.name, step, self.rank, self.world_size, ids, losses
+        )
+        if missing is not None and missing < self._progress.unreported:
+            why = f"this trainer has reported step {missing}"
+            raise restored_error(self.name, why, missing)
         self._progress.report(step)
 
     def ack(self, batch: Batch | Any) -> None:
@@ -285,7 +292,7 @@ class Session:
             ValueError: ``num_steps`` is not positive.
         """
         check_whole("num_steps", num_steps, 1)
-        start = self._progress.step
+        start = self._progress.first_to_skip
         skipped = range(start, start + num_steps)
         self._transport.skip(self.name, skipped.start, skipped.stop)
         self._end_stream()  # what was received ahead is of these steps
@@ -353,14 +360,14 @@ class Session:
         """
         step = read_state(state, self.name, self.info.fingerprint)
         info = self.describe()
-        if step > max(info.num_defined, info.next_step):
-            msg = (
-                f"the state's next step is {step}, and session {self.name!r} has "
-                f"{info.num_defined} steps: the service was restored from an older "
-                "checkpoint than the trainer's. Load a trainer checkpoint of step "
-                f"{info.next_step} or before, or restore the service's newer one"
-            )
-            raise SessionMismatchError(msg)
+        # One rank of several may be ahead of the others, and who never reports of all.
+        is_told = self.world_size == 1 and (
+            info.next_step > 0 or info.spec.depends_on_reports or info.depends_on_losses
+        )
+        known = info.next_step if is_told else max(info.num_defined, info.next_step)
+        if step > known:
+            why = f"the state's next step is {step}"
+            raise restored_error(self.name, why, info.next_step)
         self._end_stream()
         self._progress.go_to(step)
 

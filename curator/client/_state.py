@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from curator.errors import SessionMismatchError
 
-__all__ = ["read_state", "write_state"]
+__all__ = ["read_state", "restored_error", "write_state"]
 
 VERSION = 1
 
@@ -44,3 +44,18 @@ def read_state(state: Any, session: str, fingerprint: str) -> int:
         msg = f"the state's step must be an integer from 0; got {step!r}"
         raise SessionMismatchError(msg)
     return step
+
+
+def restored_error(session: str, why: str, next_step: int) -> SessionMismatchError:
+    """Returns the error of a trainer that is ahead of its session.
+
+    Args:
+        session: The session's name.
+        why: How that is known.
+        next_step: Where the session is.
+    """
+    return SessionMismatchError(
+        f"{why}, and session {session!r} is at step {next_step}: the service was "
+        "restored from an older checkpoint than the trainer's. Load a trainer "
+        f"checkpoint of step {next_step} or before, or restore the service's newer one"
+    )

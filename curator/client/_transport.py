@@ -134,8 +134,12 @@ class Transport(Protocol):
         world_size: int,
         ids: Int64[np.ndarray, " n"],
         losses: Float[np.ndarray, " n"] | None,
-    ) -> bool:
-        """Reports a rank's slice of a step; False where it was reported already."""
+    ) -> int | None:
+        """Reports a rank's slice of a step.
+
+        Returns:
+            An earlier step that waits for this rank's report, if there is one.
+        """
         ...
 
     def fork(

@@ -85,6 +85,13 @@ class Feedback:
         self.next_step = next_step
         return False, closes
 
+    def missing_before(self, step: int, rows: slice) -> int | None:
+        """Returns the first open step, if it is before another and lacks these rows."""
+        first = self.next_step
+        if first >= step or _covers(self._ledger.reports(first), rows.start, rows.stop):
+            return None
+        return first
+
     def skip(self, start: int, stop: int) -> bool:
         """Closes those steps of a range that are not closed yet.
 

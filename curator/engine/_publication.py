@@ -91,7 +91,9 @@ class Publication:
         if max(snapshot_step - 1, report_step) > self._steps.num_defined:
             msg = (
                 f"a snapshot of step {snapshot_step} that counts from the report of "
-                f"step {report_step}: {self._steps.num_defined} steps are defined"
+                f"step {report_step}: {self._steps.num_defined} steps are defined. If "
+                "the service was restored from an older copy, go back to a trainer "
+                "checkpoint of its next step or before"
             )
             raise SnapshotError(msg)
         initial = snapshot_step == self._first

@@ -281,11 +281,12 @@ class SessionEngine:
         world_size: int,
         ids: Int64[np.ndarray, " n"],
         losses: Float[np.ndarray, " n"] | None,
-    ) -> tuple[bool, bool]:
+    ) -> tuple[bool, bool, int | None]:
         """Records that a rank has trained on its slice of a step.
 
         Returns:
-            Whether it was reported already, and whether the step is closed now.
+            Whether it was reported already, whether the step is closed now, and the
+            first open step, if it is an earlier one that this rank has not reported.
 
         Raises:
             FeedbackError: The step has not been handed out, the ids are not its
@@ -297,14 +298,16 @@ class SessionEngine:
         if not 0 <= step < num_defined:
             msg = (
                 f"step {step} of session {self.name!r} has not been handed out; "
-                f"{num_defined} steps are defined"
+                f"{num_defined} steps are defined. If the service was restored from an "
+                "older copy, go back to a trainer checkpoint of its next step or before"
             )
             raise FeedbackError(msg)
         expected = self._steps.get(step).ids[rows]
         with self._condition:
             outcome = self._feedback.add(step, rows, ids, losses, expected)
+            missing = self._feedback.missing_before(step, rows)
             self._condition.notify_all()
-        return outcome
+        return *outcome, missing
 
     def skip(self, start: int, stop: int) -> bool:
         """Closes steps without training on them; whoever streams passes over them.

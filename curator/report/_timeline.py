@@ -168,12 +168,15 @@ class _Point:
 
     def weight_range(self) -> list[float]:
         values = np.concatenate(self._weights).astype(np.float64)
+        if not len(values):
+            return [np.nan] * 3  # of skipped steps alone
         return [float(values.min()), float(values.mean()), float(values.max())]
 
     def group_shares(self) -> np.ndarray:
         if self._groups is None:
             return np.empty(0)
-        return self._groups / self._groups.sum()
+        total = self._groups.sum()  # 0 where steps were skipped
+        return self._groups / total if total else np.full(len(self._groups), np.nan)
 
 
 def _records(ledger: Ledger, first: int, stop: int) -> Iterator[StepRecord]:

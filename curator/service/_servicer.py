@@ -120,14 +120,16 @@ class Servicer:
         losses = None
         if request.HasField("losses"):
             losses = wire.floats_from_proto(request.losses)
-        already, closed = engine.report(
+        already, closed, missing = engine.report(
             request.step,
             request.rank,
             request.world_size,
             wire.ids_from_proto(request.example_ids),
             losses,
         )
-        return pb.ReportStepResponse(already_reported=already, closed=closed)
+        return pb.ReportStepResponse(
+            already_reported=already, closed=closed, missing_step=missing
+        )
 
     def SkipSteps(  # noqa: N802 - the call's name
         self, request: pb.SkipStepsRequest, context: Context

@@ -346,6 +346,26 @@ def test_a_session_with_its_pool_shows_the_mixture(tmp_path, capsys) -> None:
     assert f"{EVIL} number" in page.text
 
 
+def test_a_session_that_has_skipped_for_long_is_shown(tmp_path, capsys) -> None:
+    config = reports.write_world(tmp_path)
+    config.write_text(
+        f"{config.read_text()}\n[server]\nstate_dir = 'state'\n"
+        "[sessions.run]\npool = 'p'\nbatch_size = 20\n"
+    )
+    import curator
+
+    with curator.local(str(config)) as service:
+        session = service.open("run")
+        worlds.train(session, 10)
+        session.skip(400)
+        worlds.train(session, 10)
+
+    out = run(capsys, config, "--session", "run", "--out", tmp_path / "out", "--json")
+
+    assert json.loads(out)["num_chosen"] == 400
+    assert "By domain" in Page(tmp_path / "out" / "report.html").headings
+
+
 def test_a_session_that_is_not_there_is_named_with_those_that_are(
     session, capsys
 ) -> None:

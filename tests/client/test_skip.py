@@ -291,3 +291,16 @@ def test_a_trainer_that_is_ahead_of_its_session_is_told_why(tmp_path, kind):
         ):
             session.load_state_dict(state)
         assert session.state_dict()["step"] == 1
+
+
+@pytest.mark.parametrize("num_ahead", [1, 2])
+def test_the_first_batch_is_skipped_too(tmp_path, kind, num_ahead):
+    with served(worlds.config(tmp_path, s=UNIFORM), kind=kind) as service:
+        session = service.open("s")
+        batches = session.batches()
+        for _ in range(num_ahead):
+            next(batches)
+
+        assert session.skip(5) == range(5)
+        assert next(batches).step == 5
+        assert service.describe("s").next_step == 5

@@ -1,7 +1,9 @@
 """The server on the wire: protocol, limits, health, and its own death."""
 
 import contextlib
+import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +33,7 @@ from curator.rpc.v1 import curation_pb2_grpc
 from curator.service import Server
 
 TESTS = Path(__file__).parents[1]
+TGKILL = 131 if os.uname().machine == "aarch64" else 234  # the system call's number
 
 
 @pytest.fixture
@@ -302,6 +305,31 @@ def folder(tmp_path):
         """
     )
     return tmp_path
+
+
+@pytest.mark.slow
+def test_a_signal_that_a_thread_of_blas_gets_stops_it_cleanly(folder, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")  # one of them beside the main one
+    with Process(folder) as server:
+        pid = server.process.pid
+        unblocked = [
+            int(task.name)
+            for task in Path(f"/proc/{pid}/task").iterdir()
+            if int(task.name) != pid and not blocked(task) >> (signal.SIGTERM - 1) & 1
+        ]
+        assert unblocked
+        for thread in unblocked:
+            assert ctypes.CDLL(None).syscall(TGKILL, pid, thread, signal.SIGTERM) == 0
+        out, err = server.process.communicate(timeout=60)
+
+    assert server.process.returncode == 0, err
+    assert out.rstrip().endswith("stopped")
+
+
+def blocked(task):
+    """Returns the signals that a thread blocks, a bit each."""
+    (mask,) = re.findall(r"SigBlk:\s(\w+)", (task / "status").read_text())
+    return int(mask, 16)
 
 
 @pytest.mark.slow

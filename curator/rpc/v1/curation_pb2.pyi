@@ -779,21 +779,30 @@ class ReportStepResponse(_message.Message):
 
     ALREADY_REPORTED_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
+    MISSING_STEP_FIELD_NUMBER: _builtins.int
     already_reported: _builtins.bool
     """nothing changed"""
     closed: _builtins.bool
     """every row of the step is reported"""
+    missing_step: _builtins.int
+    """The first step that is not closed, if it is an earlier one and this rank's report of
+    it is missing. A rank that has reported it is ahead of a service that was restored
+    from an older copy.
+    """
     def __init__(
         self,
         *,
         already_reported: _builtins.bool = ...,
         closed: _builtins.bool = ...,
+        missing_step: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_missing_step", b"_missing_step", "missing_step", b"missing_step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_reported", b"already_reported", "closed", b"closed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_missing_step", b"_missing_step", "already_reported", b"already_reported", "closed", b"closed", "missing_step", b"missing_step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__missing_step: _TypeAlias = _typing.Literal["missing_step"]  # noqa: Y015
+    _WhichOneofArgType__missing_step: _TypeAlias = _typing.Literal["_missing_step", b"_missing_step"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__missing_step) -> _WhichOneofReturnType__missing_step | None: ...
 
 Global___ReportStepResponse: _TypeAlias = ReportStepResponse  # noqa: Y015
 
