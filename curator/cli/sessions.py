@@ -13,6 +13,14 @@ from curator.sessions import SessionInfo
 
 __all__ = ["COMMAND", "sessions"]
 
+# What may have happened to scorers on Ray; shown if it did.
+_TROUBLE = {
+    "num_lost_scorers": "scorers lost",
+    "num_retried_shards": "shards retried",
+    "num_hedged_shards": "shards hedged",
+    "num_ray_restarts": "restarts of Ray's driver",
+}
+
 
 def sessions(
     target: str,
@@ -43,15 +51,18 @@ def sessions(
         raise ConfigError(msg)
     tls = False if ca is None else ca
     with connect(target, tls=tls, cert=cert, key=key, retry_seconds=0.0) as service:
-        found = [service.describe(name) for name in service.names()]
+        found, names = service.open_sessions(), service.names()
+    names = sorted(set(names) - {info.name for info in found})
     if as_json:
-        print_json({"sessions": [_table(info) for info in found]})
+        print_json({"sessions": [_table(info) for info in found], "not_open": names})
         return 0
-    if not found:
+    if not found and not names:
         print("no sessions")
     for info in found:
         for line in _lines(info):
             print(line)
+    for name in names:
+        print(f"{name}: not open since the server started")
     return 0
 
 
@@ -77,7 +88,10 @@ def _lines(info: SessionInfo) -> list[str]:
         f"{cost['num_reference_scored']:,.0f}; quarantined "
         f"{cost['num_quarantined']:,.0f}, late {cost['num_late']:,.0f}"
     )
-    return [facts, costs]
+    trouble = ", ".join(
+        f"{what} {cost[name]:,.0f}" for name, what in _TROUBLE.items() if cost[name]
+    )
+    return [facts, costs, *([f"  {trouble}"] if trouble else [])]
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

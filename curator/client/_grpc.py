@@ -143,6 +143,12 @@ class GrpcTransport:
         request = pb.ListSessionsRequest()
         return list(self._call(lambda: self._stub.ListSessions(request)).names)
 
+    def open_sessions(self) -> list[SessionInfo]:
+        """Describes the sessions that are open."""
+        request = pb.ListSessionsRequest()
+        response = self._call(lambda: self._stub.ListSessions(request))
+        return [wire.info_from_proto(info) for info in response.open]
+
     def stream(self, request: StreamRequest) -> _GrpcStream:
         """Opens a stream of batches."""
         return _GrpcStream(

@@ -37,6 +37,10 @@ class LocalTransport:
         """Lists the sessions."""
         return self._registry.names()
 
+    def open_sessions(self) -> list[SessionInfo]:
+        """Describes the sessions that are open."""
+        return self._registry.open_sessions()
+
     def stream(self, request: StreamRequest) -> _LocalStream:
         """Opens a stream of batches."""
         return _LocalStream(self._registry.open(request.session), request)

@@ -101,8 +101,12 @@ class Service:
         """Returns the sessions that exist or are configured."""
         return self._transport.names()
 
+    def open_sessions(self) -> list[SessionInfo]:
+        """Returns what those of them are that somebody has opened; opens none."""
+        return self._transport.open_sessions()
+
     def describe(self, name: str) -> SessionInfo:
-        """Returns what a session is, where it is, and what it has cost."""
+        """Returns what a session is, where it is, and what it has cost; opens it."""
         return self._transport.describe(name)
 
     def close(self) -> None:

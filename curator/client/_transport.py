@@ -116,6 +116,10 @@ class Transport(Protocol):
         """Lists the sessions."""
         ...
 
+    def open_sessions(self) -> list[SessionInfo]:
+        """Describes the sessions that are open."""
+        ...
+
     def stream(self, request: StreamRequest) -> BatchStream:
         """Opens a stream of batches."""
         ...

@@ -174,8 +174,11 @@ class Servicer:
     def ListSessions(  # noqa: N802 - the call's name
         self, request: pb.ListSessionsRequest, context: Context
     ) -> pb.ListSessionsResponse:
-        """Lists the sessions that exist or are configured."""
-        return pb.ListSessionsResponse(names=self._registry.names())
+        """Lists the sessions that exist or are configured, and opens none."""
+        return pb.ListSessionsResponse(
+            names=self._registry.names(),
+            open=map(wire.info_to_proto, self._registry.open_sessions()),
+        )
 
     def DescribeSession(  # noqa: N802 - the call's name
         self, request: pb.DescribeSessionRequest, context: Context

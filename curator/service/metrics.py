@@ -49,6 +49,10 @@ _COSTS = (
         "num_late",
     ),
     ("curator_steps_skipped", "Steps that trainers passed over.", "num_skipped"),
+    ("curator_scorers_lost", "Scorers that died or hung.", "num_lost_scorers"),
+    ("curator_shards_retried", "Shards given to another one.", "num_retried_shards"),
+    ("curator_shards_hedged", "Shards that two scorers did.", "num_hedged_shards"),
+    ("curator_ray_restarts", "Calls made to another driver.", "num_ray_restarts"),
 )
 _MODELS = ("learner", "reference")
 

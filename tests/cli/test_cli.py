@@ -1,5 +1,7 @@
 """The command: what it prints, and what a wrong call gets."""
 
+import dataclasses
+import json
 import socket
 import subprocess
 import sys
@@ -9,6 +11,9 @@ import worlds
 from worlds import UNIFORM, served
 
 from curator.cli.__main__ import main
+from curator.cli.sessions import _lines
+from curator.rpc.v1 import curation_pb2 as pb
+from curator.sessions import SessionInfo
 
 
 def run(*arguments):
@@ -106,6 +111,50 @@ def test_sessions_shows_where_each_is(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "s: step 3, " in out
     assert "8 of 8 by Uniform(), drawn by Uniform(), pool pairs" in out
+
+
+def test_sessions_opens_none_and_shows_the_others_beside_a_broken_one(tmp_path, capsys):
+    config = worlds.config(
+        tmp_path, **dict.fromkeys("abc", UNIFORM), server={"max_sessions": 2}
+    )
+    with served(config) as service:
+        worlds.train(service.open("b"), 1)
+    changed = dataclasses.replace(UNIFORM, batch_size=4)
+    config = dataclasses.replace(config, sessions={**config.sessions, "b": changed})
+    with served(config) as service:
+        worlds.train(service.open("a"), 2)
+        target = service._transport._target
+        assert main(["sessions", target]) == 0
+        out = capsys.readouterr().out.splitlines()
+        assert main(["sessions", target, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        service.open("c")  # there is room for it
+
+    assert out[0].startswith("a: step 2, ")
+    assert out[2:] == [f"{name}: not open since the server started" for name in "bc"]
+    assert [each["name"] for each in found["sessions"]] == ["a"]
+    assert found["not_open"] == ["b", "c"]
+
+
+def test_sessions_tells_what_happened_to_scorers():
+    cost = dict.fromkeys((f.name for f in pb.SessionCost.DESCRIPTOR.fields), 0.0)
+    info = SessionInfo(
+        name="s",
+        spec=UNIFORM,
+        fingerprint="f",
+        num_examples=200,
+        num_steps_per_epoch=25,
+        num_steps=None,
+        num_defined=9,
+        next_step=1,
+        needs_learner=False,
+        needs_initial_snapshot=False,
+        depends_on_losses=False,
+        cost={**cost, "num_lost_scorers": 2.0, "num_retried_shards": 3.0},
+    )
+
+    assert _lines(info)[2:] == ["  scorers lost 2, shards retried 3"]
+    assert _lines(dataclasses.replace(info, cost=cost))[2:] == []
 
 
 def test_sessions_of_nobody_is_an_error(capsys):

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 import towers
@@ -14,10 +15,12 @@ from worlds import JOINT, UNIFORM, train
 
 from curator.client import connect
 from curator.engine import Registry
+from curator.engine._remote_scorer import Counts
 from curator.errors import ServiceError
 from curator.pools import MemoryPool
+from curator.rpc.v1 import curation_pb2 as pb
 from curator.service import Server
-from curator.service.metrics import MetricsServer
+from curator.service.metrics import _COSTS, MetricsServer
 
 LABELS = ("session", "model")
 
@@ -80,6 +83,13 @@ def test_a_scrape_says_what_the_session_says_of_itself(world, metrics):
         assert seconds > 0
 
 
+def test_what_happens_to_scorers_is_in_the_metrics_and_on_the_wire():
+    names = {field.name for field in dataclasses.fields(Counts)} | {"num_ray_restarts"}
+
+    assert names <= {entry for _, _, entry in _COSTS}
+    assert names <= {field.name for field in pb.SessionCost.DESCRIPTOR.fields}
+
+
 def test_what_was_odd_is_counted(tmp_path):
     joint = dataclasses.replace(JOINT, num_steps=1)
     config = worlds.config(tmp_path, learner={"args": {"nan_on": 2}}, joint=joint)
@@ -126,7 +136,10 @@ def test_every_metric_of_ours_is_a_counter_by_its_rules(world, metrics):
 
     ours = {name: kind for name, kind in types.items() if name.startswith("curator_")}
     assert set(ours.values()) == {"counter"}
-    assert len(ours) == 10
+    assert len(ours) == 14
+    readme = Path(__file__).parents[2] / "deploy" / "README.md"
+    table = readme.read_text(encoding="utf-8").partition("| metric |")[2]
+    assert [name for name in ours if f"`{name}_total`" not in table] == []
     samples = {key[0] for key in values if key[0].startswith("curator_")}
     assert all(name.endswith("_total") for name in samples)
     assert types["process_resident_memory_bytes"] == "gauge"  # of the process itself

@@ -604,7 +604,7 @@ def test_the_commands_do_all_of_it(ca, ca_file, tmp_path, capsys, monkeypatch):
         process.communicate(timeout=60)
 
     assert (status, process.returncode) == (0, 0)
-    assert "s: step 0" in capsys.readouterr().out
+    assert "s: not open" in capsys.readouterr().out
     assert "access   TLS, client certificates, tokens of trainer" in banner
     assert "tls='CA.pem', cert='CLIENT.pem', key='CLIENT.key', token='TO" in banner
     assert TOKEN not in banner

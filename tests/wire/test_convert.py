@@ -132,7 +132,12 @@ def test_information_survives_the_wire():
         needs_learner=False,
         needs_initial_snapshot=True,
         depends_on_losses=True,
-        cost={"scoring_seconds": 0.5, "num_candidates": 16.0, "unknown": 1.0},
+        cost={
+            "scoring_seconds": 0.5,
+            "num_candidates": 16.0,
+            "num_lost_scorers": 2.0,
+            "unknown": 1.0,
+        },
     )
 
     again = wire.info_from_proto(wire.info_to_proto(info))
@@ -140,6 +145,7 @@ def test_information_survives_the_wire():
     assert again.cost["scoring_seconds"] == 0.5
     assert again.cost["num_candidates"] == 16
     assert again.cost["num_late"] == 0
+    assert again.cost["num_lost_scorers"] == 2
     assert again.name == info.name
     assert again.spec == info.spec
     assert (again.num_examples, again.next_step) == (10**12, 1)

@@ -384,6 +384,10 @@ class SessionCost(_message.Message):
     NUM_LATE_FIELD_NUMBER: _builtins.int
     NUM_QUARANTINED_LOSSES_FIELD_NUMBER: _builtins.int
     NUM_SKIPPED_FIELD_NUMBER: _builtins.int
+    NUM_LOST_SCORERS_FIELD_NUMBER: _builtins.int
+    NUM_RETRIED_SHARDS_FIELD_NUMBER: _builtins.int
+    NUM_HEDGED_SHARDS_FIELD_NUMBER: _builtins.int
+    NUM_RAY_RESTARTS_FIELD_NUMBER: _builtins.int
     scoring_seconds: _builtins.float
     """time that scorers were busy"""
     selection_seconds: _builtins.float
@@ -404,6 +408,16 @@ class SessionCost(_message.Message):
     """reported losses that were not finite"""
     num_skipped: _builtins.int
     """steps that were closed without training on them"""
+    num_lost_scorers: _builtins.int
+    """Of scorers on Ray; none of these changes a batch.
+    scorers that died or hung at a shard
+    """
+    num_retried_shards: _builtins.int
+    """shards that were given to another scorer then"""
+    num_hedged_shards: _builtins.int
+    """shards that a second scorer did, as one took long"""
+    num_ray_restarts: _builtins.int
+    """calls that were made again, to another driver"""
     def __init__(
         self,
         *,
@@ -417,10 +431,14 @@ class SessionCost(_message.Message):
         num_late: _builtins.int = ...,
         num_quarantined_losses: _builtins.int = ...,
         num_skipped: _builtins.int = ...,
+        num_lost_scorers: _builtins.int = ...,
+        num_retried_shards: _builtins.int = ...,
+        num_hedged_shards: _builtins.int = ...,
+        num_ray_restarts: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_candidates", b"num_candidates", "num_late", b"num_late", "num_learner_scored", b"num_learner_scored", "num_quarantined", b"num_quarantined", "num_quarantined_losses", b"num_quarantined_losses", "num_reference_scored", b"num_reference_scored", "num_skipped", b"num_skipped", "num_topped_up", b"num_topped_up", "scoring_seconds", b"scoring_seconds", "selection_seconds", b"selection_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_candidates", b"num_candidates", "num_hedged_shards", b"num_hedged_shards", "num_late", b"num_late", "num_learner_scored", b"num_learner_scored", "num_lost_scorers", b"num_lost_scorers", "num_quarantined", b"num_quarantined", "num_quarantined_losses", b"num_quarantined_losses", "num_ray_restarts", b"num_ray_restarts", "num_reference_scored", b"num_reference_scored", "num_retried_shards", b"num_retried_shards", "num_skipped", b"num_skipped", "num_topped_up", b"num_topped_up", "scoring_seconds", b"scoring_seconds", "selection_seconds", b"selection_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -997,16 +1015,24 @@ class ListSessionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAMES_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """those that exist or are configured"""
+
+    @_builtins.property
+    def open(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionInfo]:
+        """of these, those that are open"""
+
     def __init__(
         self,
         *,
         names: _abc.Iterable[_builtins.str] | None = ...,
+        open: _abc.Iterable[Global___SessionInfo] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names", "open", b"open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
