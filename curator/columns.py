@@ -22,13 +22,17 @@ def column_to_numpy(column: pa.Array) -> np.ndarray | list[Any]:
     Numbers, fixed-size lists of numbers and fixed-shape tensors come back as arrays
     that share the column's memory, read-only; booleans as an array that does not; all
     else (strings, binary, lists of varying length, anything with nulls) as a list.
+
+    Raises:
+        PoolError: The order of its tensors' axes is not certain.
     """
     fixed = _without_nulls(column)
     if fixed is None:
         return column.to_pylist()
     values, shape = fixed
     is_bits = pa.types.is_boolean(values.type)
-    return values.to_numpy(zero_copy_only=not is_bits).reshape(shape)
+    array = values.to_numpy(zero_copy_only=not is_bits).reshape(shape)
+    return array.transpose(_axes(column, array.ndim))
 
 
 def column_to_torch(column: pa.Array, device: str | None) -> torch.Tensor | list[Any]:
@@ -48,6 +52,7 @@ def column_to_torch(column: pa.Array, device: str | None) -> torch.Tensor | list
         # Through DLPack, because torch warns of memory that NumPy marks read-only.
         tensor = torch.from_dlpack(values)
     tensor = tensor.reshape(shape)
+    tensor = tensor.permute(_axes(column, tensor.ndim))
     return tensor if device is None else tensor.to(device)
 
 
@@ -77,7 +82,8 @@ def nulls_as_nan(column: pa.Array) -> np.ndarray | None:
     filled = np.array(values.to_numpy(zero_copy_only=False))
     if is_valid is not None:
         filled[~is_valid] = np.nan
-    return filled.reshape(shape)
+    filled = filled.reshape(shape)
+    return filled.transpose(_axes(column, filled.ndim))
 
 
 def rows_from_numpy(array: np.ndarray) -> pa.Array:
@@ -98,9 +104,6 @@ def _fixed_width(
     values, is_valid = column, None
     if isinstance(values, pa.FixedShapeTensorArray):
         shape += values.type.shape
-        order = values.type.permutation
-        if order is not None and list(order) != list(range(len(order))):
-            return None
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
     is_tensor = len(shape) > 1
@@ -122,6 +125,28 @@ def _fixed_width(
         or pa.types.is_boolean(kind)
     )
     return (values, tuple(shape), is_valid) if is_number else None
+
+
+def _axes(column: pa.Array, num_axes: int) -> list[int]:
+    """Returns the order of a column's axes, of which tensors may be stored in another.
+
+    Raises:
+        PoolError: It can be read in two ways: pyarrow writes the inverse of what
+            Arrow's specification says, and reads neither (up to version 26 at least).
+    """
+    order = None
+    if isinstance(column, pa.FixedShapeTensorArray):
+        order = column.type.permutation
+    if order is None:
+        return list(range(num_axes))
+    if [order[axis] for axis in order] != list(range(len(order))):
+        msg = (
+            f"its tensors have the permutation {list(order)}, which pyarrow writes in "
+            "another way than Arrow defines it: write them without one, as of "
+            "numpy.ascontiguousarray"
+        )
+        raise PoolError(msg)
+    return [0, *(1 + axis for axis in order)]
 
 
 def _without_nulls(column: pa.Array) -> tuple[pa.Array, tuple[int, ...]] | None:

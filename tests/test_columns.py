@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 import curator
-from curator import Config, SessionSpec
+from curator import Config, ServerSpec, SessionSpec
 from curator.columns import column_to_numpy, column_to_torch, nulls_as_nan
 from curator.errors import PoolError
 from curator.pools import MemoryPool
@@ -91,8 +93,49 @@ def test_what_has_no_null_or_no_numbers_is_as_it_was(column: pa.Array) -> None:
     assert nulls_as_nan(column) is None
 
 
+@pytest.mark.parametrize("axes", [(0, 2, 1, 3), (0, 3, 2, 1), (0, 1, 3, 2)])
+def test_tensors_that_are_stored_turned_around_come_as_they_were(axes: Any) -> None:
+    stored = np.arange(4 * 2 * 3 * 5, dtype=np.float32).reshape(4, 2, 3, 5)
+    given = stored.transpose(axes)
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(given)
+    holes = pa.array([True, False, True, True])
+    with_null = pa.ExtensionArray.from_storage(
+        column.type, pc.if_else(holes, column.storage, None)
+    )
+
+    found = column_to_numpy(column[1:])
+    tensor = column_to_torch(column[1:], None)
+    filled = nulls_as_nan(with_null)
+
+    np.testing.assert_array_equal(found, given[1:])
+    np.testing.assert_array_equal(np.asarray(tensor), given[1:])
+    assert np.shares_memory(found, column.storage.values.to_numpy())
+    assert filled is not None
+    np.testing.assert_array_equal(filled[[0, 2, 3]], given[[0, 2, 3]])
+    assert np.isnan(filled[1]).all()
+
+
+def test_an_order_of_axes_that_pyarrow_writes_wrong_is_refused(tmp_path: Path) -> None:
+    """Images of channels last that are turned to channels first, and not copied."""
+    images = np.zeros((2, 4, 5, 3), np.uint8).transpose(0, 3, 1, 2)
+    column = pa.FixedShapeTensorArray.from_numpy_ndarray(images)
+
+    for read in (column_to_numpy, lambda column: column_to_torch(column, None)):
+        with pytest.raises(PoolError, match=r"permutation \[1, 2, 0\], which pya"):
+            read(column)
+
+    rows = pa.table({"image": column})
+    spec = SessionSpec(pool="pool", batch_size=2)
+    config = Config(server=ServerSpec(state_dir=str(tmp_path)), sessions={"s": spec})
+    with curator.local(config, pools={"pool": MemoryPool(rows)}) as service:
+        batch = next(service.open("s").batches())
+        with pytest.raises(PoolError, match="column 'image', step 0: its tensors have"):
+            batch["image"]
+
+
 @pytest.mark.parametrize("format", ["numpy", "torch"])
 def test_a_column_is_of_one_type_in_all_batches(
+    tmp_path: Path,
     format: Literal["numpy", "torch"],
 ) -> None:
     """Half of the batches have no null, and all come alike."""
@@ -105,7 +148,7 @@ def test_a_column_is_of_one_type_in_all_batches(
         }
     )
     spec = SessionSpec(pool="pool", batch_size=2, num_epochs=1)
-    config = Config(sessions={"s": spec})
+    config = Config(server=ServerSpec(state_dir=str(tmp_path)), sessions={"s": spec})
     with curator.local(config, pools={"pool": MemoryPool(rows)}) as service:
         batches = list(service.open("s").batches(format=format))
 

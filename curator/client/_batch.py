@@ -160,7 +160,8 @@ class Batch:
 
         Raises:
             KeyError: There is no such column.
-            PoolError: There is a null among integers or booleans.
+            PoolError: There is a null among integers or booleans, or the order of the
+                axes of tensors is not certain.
         """
         from curator.columns import column_to_numpy, column_to_torch, nulls_as_nan
 
@@ -170,14 +171,14 @@ class Batch:
         values = self.rows.column(column)
         try:
             filled = nulls_as_nan(values)
+            if filled is not None:
+                return self._array(filled)
+            if self.format == "torch":
+                return column_to_torch(values, self.device)
+            return column_to_numpy(values)
         except PoolError as error:
             msg = f"column {column!r}, step {self.step}: {error}"
             raise PoolError(msg) from None
-        if filled is not None:
-            return self._array(filled)
-        if self.format == "torch":
-            return column_to_torch(values, self.device)
-        return column_to_numpy(values)
 
     def _array(self, values: np.ndarray | None) -> Any:
         if values is None or self.format == "numpy":

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from curator.columns import column_to_torch
-from curator.errors import ConfigError, ScoringError
+from curator.columns import column_to_torch, nulls_as_nan
+from curator.errors import ConfigError, PoolError, ScoringError
 from curator.models._head import Batch, Column, Head
 from curator.models._module import HostedModule
 from curator.types import Feature, PairEmbeddings
@@ -196,7 +196,14 @@ class ModuleScorer:
                 f"{len(column)} rows have a null there: fill or drop them in the pool"
             )
             raise ScoringError(msg)
-        return column_to_torch(column, None)
+        try:
+            if nulls_as_nan(column) is None:  # within its rows, as they have none
+                return column_to_torch(column, None)
+            why = "rows have nulls in them: fill or drop them in the pool"
+        except PoolError as error:
+            why = str(error)
+        msg = f"model {self._factory!r} reads {name!r}: {why}"
+        raise ScoringError(msg)
 
     def _prepared(
         self, columns: Mapping[str, Column], num_rows: int

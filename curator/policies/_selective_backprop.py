@@ -116,12 +116,17 @@ class SelectiveBackprop:
         draw, num_passes = draw_in_passes(
             chances, candidates.ids[order], candidates.num_drawn, noise
         )
+        # The mean over those that may be kept; over all where the others are, too.
+        num_possible = np.count_nonzero(chances)
+        num_meant = (
+            num_possible if num_possible >= candidates.num_drawn else len(scores)
+        )
         stats = {"num_passes": num_passes}
         if len(chances):
             stats["keep_mean"] = float(chances.mean())
         return candidates.select(
             order[draw.positions],
-            weights=draw.weights(self.weights, len(scores)),
+            weights=draw.weights(self.weights, int(num_meant)),
             stats=stats,
             remember=current[-self.ring_size :, None],
         )

@@ -184,6 +184,14 @@ def test_nulls_are_counted() -> None:
         embed(odd(), rows)
 
 
+def test_nulls_within_rows_are_told() -> None:
+    pairs = pa.array([[1.0, None], [1.0, 2.0]], pa.list_(pa.float32(), 2))
+    rows = pa.record_batch({"x": pairs})
+
+    with pytest.raises(ScoringError, match="reads 'x': rows have nulls in them: fill"):
+        embed(odd(), rows)
+
+
 def test_no_rows_is_a_programmers_mistake() -> None:
     with pytest.raises(ValueError, match="no rows"):
         embed(odd(), vectors(0))

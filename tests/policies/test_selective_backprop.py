@@ -87,6 +87,19 @@ def test_weights_make_every_candidate_count_once():
     assert (error < 0.2).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_lowest", "first"), [(4, 4), (6, 0)])
+def test_weights_preserve_the_mean_over_those_that_may_be_kept(num_lowest, first):
+    """Many share the lowest loss: they are out, or in where the others are too few."""
+    policy = SelectiveBackprop(beta=1.0, weights="horvitz_thompson")
+    scores = [0.0] * num_lowest + list(range(1, 9 - num_lowest))
+
+    mean, error = mean_weights(draws(policy, scores, 3, 400), 8)
+
+    assert (np.abs(mean[first:] * (8 - first) / 8 - 1) <= 4 * error[first:]).all()
+    assert (mean[:first] == 0).all()
+
+
 def test_weights_are_in_proportion_to_one_over_chance_within_one_pass():
     scores = np.arange(100.0)
     policy = SelectiveBackprop(beta=1.0, p_min=0.1, weights="horvitz_thompson")
