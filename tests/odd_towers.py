@@ -30,6 +30,13 @@ class Tower(nn.Module):
         return outputs
 
 
+class Exiting(nn.Module):
+    """Wants to end the process."""
+
+    def forward(self, _: Mapping[str, Tensor]) -> object:
+        raise SystemExit(3)
+
+
 def odd(value: object, x: Tensor, num_calls: int) -> object:
     kinds: dict[object, object] = {
         "short": x[:-1],
@@ -62,6 +69,10 @@ class Hungry(nn.Module):
         if len(x) > self.max_rows:
             torch.empty(2**50, dtype=torch.uint8)
         return {"queries": x, "targets": x, "logit_scale": 1.0}
+
+
+def exiting() -> Exiting:
+    return Exiting()
 
 
 def hungry(max_rows: int) -> Hungry:

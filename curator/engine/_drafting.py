@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from curator.columns import column_to_numpy
 from curator.config import SessionSpec
 from curator.engine._executor import ScoringResult
+from curator.engine._selection import select
 from curator.errors import FeatureError
 from curator.ledger import StepRecord
 from curator.policies import Uniform
@@ -120,9 +121,8 @@ def draft(
     else:
         # Sharded pairs come for no policy but the one that knows them.
         given = cast("Features", features)
-        selection = spec.policy.select(
-            super_batch.ids, given, spec.batch_size, Noise(spec.seed, step)
-        )
+        noise = Noise(spec.seed, step)
+        selection = select(spec.policy, super_batch, given, spec.batch_size, noise)
     weights = selection.weights
     if super_batch.weights is not None:
         weights = weights * super_batch.weights[selection.indices]

@@ -293,7 +293,7 @@ class ModuleScorer:
                 self._hosted.device.type, dtype=self._hosted.dtype, cache_enabled=False
             ):
                 return self._hosted.module(batch)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if _is_out_of_memory(error):
                 raise
             raise self._failed(error) from error
@@ -321,7 +321,7 @@ class ModuleScorer:
             logit_bias=pairs[-1].logit_bias,
         )
 
-    def _failed(self, error: Exception) -> ScoringError:
+    def _failed(self, error: BaseException) -> ScoringError:
         return ScoringError(
             f"model {self._factory!r} raised {type(error).__name__}: {error}"
         )

@@ -192,6 +192,13 @@ def test_nulls_within_rows_are_told() -> None:
         embed(odd(), rows)
 
 
+def test_a_model_that_wants_to_exit_has_failed() -> None:
+    model = scorer("odd_towers:exiting", columns=["x"])
+
+    with pytest.raises(ScoringError, match="'odd_towers:exiting' raised SystemExit: 3"):
+        embed(model, vectors(2))
+
+
 def test_no_rows_is_a_programmers_mistake() -> None:
     with pytest.raises(ValueError, match="no rows"):
         embed(odd(), vectors(0))
