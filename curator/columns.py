@@ -24,11 +24,12 @@ def column_to_numpy(column: pa.Array) -> np.ndarray | list[Any]:
     else (strings, binary, lists of varying length, anything with nulls) as a list.
 
     Raises:
-        PoolError: The order of its tensors' axes is not certain.
+        PoolError: The order of its tensors' axes is not certain, or Python has no such
+            value: times of nanoseconds.
     """
     fixed = _without_nulls(column)
     if fixed is None:
-        return column.to_pylist()
+        return _to_list(column)
     values, shape = fixed
     is_bits = pa.types.is_boolean(values.type)
     array = values.to_numpy(zero_copy_only=not is_bits).reshape(shape)
@@ -44,7 +45,7 @@ def column_to_torch(column: pa.Array, device: str | None) -> torch.Tensor | list
 
     fixed = _without_nulls(column)
     if fixed is None:
-        return column.to_pylist()
+        return _to_list(column)
     values, shape = fixed
     if len(values) == 0 or pa.types.is_boolean(values.type):
         tensor = torch.tensor(values.to_numpy(zero_copy_only=False))
@@ -125,6 +126,17 @@ def _fixed_width(
         or pa.types.is_boolean(kind)
     )
     return (values, tuple(shape), is_valid) if is_number else None
+
+
+def _to_list(column: pa.Array) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except ValueError as error:  # without pandas, which has types for these
+        msg = (
+            f"Python has no value for all of its {column.type}: cast it to "
+            "microseconds in the pool, or read batch.rows"
+        )
+        raise PoolError(msg) from error
 
 
 def _axes(column: pa.Array, num_axes: int) -> list[int]:

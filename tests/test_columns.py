@@ -133,6 +133,14 @@ def test_an_order_of_axes_that_pyarrow_writes_wrong_is_refused(tmp_path: Path) -
             batch["image"]
 
 
+@pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.duration("ns")])
+def test_nanoseconds_that_python_has_not_are_told(kind: pa.DataType) -> None:
+    for read in (column_to_numpy, lambda column: column_to_torch(column, None)):
+        assert len(read(pa.array([1000, None], kind))) == 2
+        with pytest.raises(PoolError, match=r"no value for all of its .*\[ns\]: cast"):
+            read(pa.array([1001], kind))
+
+
 @pytest.mark.parametrize("format", ["numpy", "torch"])
 def test_a_column_is_of_one_type_in_all_batches(
     tmp_path: Path,
