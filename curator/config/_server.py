@@ -63,7 +63,8 @@ class ServerSpec:
 
     def __post_init__(self) -> None:
         host, _, port = self.listen.rpartition(":")
-        if host != "unix" and not (host and port.isdigit() and int(port) < 65536):
+        is_unix = self.listen.startswith("unix:") and self.listen != "unix:"
+        if not is_unix and not (host and port.isdigit() and int(port) < 65536):
             msg = (
                 f"listen: expected 'HOST:PORT' or 'unix:PATH'; got {self.listen!r}, "
                 "for example '127.0.0.1:50051'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import socket
 from typing import Any
 
 import grpc
@@ -51,6 +52,8 @@ class Server:
         listen = listen or spec.listen
         if not insecure:
             check_exposure(listen, spec)
+        if listen.startswith("unix:"):
+            _check_free(listen)
         gate = Gate(spec.tokens)
         tls = None
         if spec.tls is not None:
@@ -104,6 +107,26 @@ class Server:
         # Not for ever: gRPC waits for the status of every call to be taken, which a
         # client may never do.
         self._server.stop(grace_seconds).wait(grace_seconds + STOP_SECONDS)
+
+
+def _check_free(listen: str) -> None:
+    """Checks that no server answers at a socket, which gRPC would take from it.
+
+    One that a crash left behind is nobody's.
+
+    Raises:
+        ServiceError: A server does.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(listen.removeprefix("unix:"))
+        except OSError:
+            return
+    msg = (
+        f"cannot listen on {listen}: another server does. Choose another "
+        "server.listen, or stop that one"
+    )
+    raise ServiceError(msg)
 
 
 def _handlers(servicer: Servicer, gate: Gate) -> grpc.GenericRpcHandler:

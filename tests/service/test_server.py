@@ -307,6 +307,36 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_socket_that_a_server_has_is_not_taken_from_it(tmp_path):
+    listen = f"unix:{tmp_path / 'socket'}"
+    registries = [
+        Registry(worlds.config(tmp_path / name, s=UNIFORM, server={"listen": listen}))
+        for name in "ab"
+    ]
+    first = Server(registries[0])
+    try:
+        with pytest.raises(
+            ServiceError, match=r"cannot listen on unix:.*another server"
+        ):
+            Server(registries[1])
+        with curator.connect(listen) as service:
+            assert service.names() == ["s"]
+    finally:
+        first.stop(grace_seconds=0.0)
+
+    with socket.socket(socket.AF_UNIX) as crashed:
+        crashed.bind(str(tmp_path / "socket"))
+    assert (tmp_path / "socket").exists()
+    second = Server(registries[1])
+    try:
+        with curator.connect(listen) as service:
+            assert service.names() == ["s"]
+    finally:
+        second.stop(grace_seconds=0.0)
+        for registry in registries:
+            registry.close()
+
+
 @pytest.mark.slow
 def test_a_signal_that_a_thread_of_blas_gets_stops_it_cleanly(folder, monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")  # one of them beside the main one
