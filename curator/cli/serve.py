@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import os
 import signal
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMAND", "serve"]
 
-# How often it is looked whether another thread got the signal to stop.
-_LOOK_SECONDS = 1.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 # Of glibc's malloc.h, and how many heaps its threads share at most.
 _M_ARENA_MAX = -8
 _MAX_ARENAS = 2
@@ -56,14 +56,7 @@ def serve(
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    # Blocked before threads start, so that they and child processes leave the signals
-    # to what waits below. BLAS has had threads since NumPy was imported: one of those
-    # may get a signal that comes before, and without a handler that ends the process.
-    stops = {signal.SIGTERM, signal.SIGINT}
-    caught: list[int] = []
-    for stop in stops:
-        signal.signal(stop, lambda number, _: caught.append(number))
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    caught = _catch_stops()
     config = load_config(config_path)
     if listen is not None:
         try:
@@ -83,12 +76,32 @@ def serve(
             cleanup.callback(metrics.close)
         server = Server(registry, insecure=insecure)
         print(_banner(server.address, metrics, config, registry), flush=True)
-        while not caught and signal.sigtimedwait(stops, _LOOK_SECONDS) is None:
-            pass
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        caught.recv(1)
         print("stopping: clients resume when the server is back", flush=True)
         server.stop()
     print("stopped", flush=True)
     return 0
+
+
+def _catch_stops() -> socket.socket:
+    """Returns a socket that has something to receive once a signal to stop came.
+
+    They are blocked, so that threads and processes that start now leave them to this
+    thread, which unblocks them when it has nothing to do but wait. BLAS has had threads
+    since NumPy was imported: one of those may get a signal that comes before, too.
+    """
+    caught, catcher = socket.socketpair()
+    catcher.setblocking(False)
+    signal.set_wakeup_fd(catcher.detach())
+    for stop in _STOPS:
+        signal.signal(stop, _go_on)  # not the default, which is to end at once
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    return caught
+
+
+def _go_on(*_: object) -> None:
+    """Does nothing; that the signal came is in the socket."""
 
 
 def _limit_arenas() -> None:
