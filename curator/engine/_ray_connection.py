@@ -14,9 +14,12 @@ import ray
 from curator.config import RaySpec
 from curator.errors import ScoringError
 
-__all__ = ["RayConnection"]
+__all__ = ["THREAD", "RayConnection"]
 
 _log = logging.getLogger(__name__)
+
+THREAD = "curator-ray-connection"
+"""The name of the thread that connects."""
 
 _RETRY_SECONDS = 2.0
 _TELL_SECONDS = 30.0
@@ -67,7 +70,10 @@ class RayConnection:
                     if not self._is_trying:
                         self._is_trying, self._failure = True, ""
                         threading.Thread(
-                            target=self._try, args=[spec], daemon=True
+                            target=self._try,
+                            args=[spec],
+                            name=THREAD,
+                            daemon=True,
                         ).start()
                     left = deadline - time.monotonic()
                     if left <= 0 and self._failure:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from curator.config import RaySpec
-from curator.engine._ray_connection import RayConnection
+from curator.engine._ray_connection import THREAD, RayConnection
 from curator.errors import ScoringError
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.xdist_group("ray")]
@@ -34,6 +34,14 @@ def ended(threads):
     for thread in threads:
         thread.join(HANG)
     return not any(thread.is_alive() for thread in threads)
+
+
+@pytest.fixture(autouse=True)
+def attempts_end():
+    """Waits for attempts at hand, which shut Ray down under a test that comes next."""
+    yield
+    attempts = [each for each in threading.enumerate() if each.name == THREAD]
+    assert ended(attempts)
 
 
 def test_all_who_wait_are_told_what_is_wrong(caplog):
