@@ -12,7 +12,7 @@ from typing import IO
 
 from curator.errors import ConfigError, StorageError
 
-__all__ = ["check_none", "claimed", "creating", "lock_part", "replacing"]
+__all__ = ["check_none", "claimed", "creating", "lock_part", "replacing", "sync"]
 
 
 @contextlib.contextmanager
@@ -74,11 +74,7 @@ def replacing(path: Path) -> Generator[IO[bytes]]:
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             msg = f"no space left to write {str(path)!r}: free some and run it again"
@@ -98,6 +94,19 @@ def creating(path: Path) -> Generator[IO[bytes]]:
     with replacing(path) as file:
         check_none(path)  # with the lock: of two at once the second finds it here
         yield file
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk.
+
+    Raises:
+        OSError: They cannot be.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_none(path: Path) -> None:

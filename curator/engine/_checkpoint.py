@@ -15,9 +15,10 @@ import pyarrow as pa
 
 from curator import __version__
 from curator.config import check_session_name
-from curator.engine._place import FileGoneError, Place, SavedFile, sync_folder
+from curator.engine._place import FileGoneError, Place, SavedFile
 from curator.engine._snapshots import SnapshotStore, storage_errors
 from curator.errors import CuratorError, StorageError
+from curator.files import sync
 from curator.ledger import Ledger, copy_ledger
 
 __all__ = ["Manifest", "SavedSession", "checkpoint", "restore"]
@@ -188,7 +189,7 @@ def restore(source: str, state: Path) -> Manifest:
                 place.load(name, file, staging / name)
             # One rename: there are all sessions, or none.
             (staging / "sessions").rename(state / "sessions")
-            sync_folder(state)
+            sync(state)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return manifest

@@ -10,10 +10,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 from curator.config import SessionSpec
-from curator.engine._place import sync_folder
 from curator.engine._plan_states import PlanStates
 from curator.engine._snapshots import snapshot_path, storage_errors
 from curator.errors import SessionError, SessionMismatchError
+from curator.files import sync
 from curator.ledger import Ledger, fork_ledger, is_skipped
 from curator.policies import RememberingPolicy
 
@@ -120,7 +120,7 @@ def fork(
             _take_snapshots(source / "snapshots", folder / "snapshots", ledger, spec)
         for state in reversed(states):
             PlanStates(folder / "plans").save(state)
-        sync_folder(folder)
+        sync(folder)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

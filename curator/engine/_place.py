@@ -12,9 +12,10 @@ from typing import Any
 from pyarrow import fs
 
 from curator.errors import StorageError
+from curator.files import sync
 from curator.pools import open_location
 
-__all__ = ["FileGoneError", "Place", "SavedFile", "sync_folder"]
+__all__ = ["FileGoneError", "Place", "SavedFile"]
 
 _CHUNK = 8 << 20
 _fs: Any = fs  # the module has no types
@@ -100,7 +101,7 @@ class Place:
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        sync_folder(path.parent)
+        sync(path.parent)
         if SavedFile(size, digest.hexdigest()) != expected:
             msg = (
                 f"the checkpoint is damaged: {name} has {size} bytes of digest "
@@ -114,11 +115,3 @@ class Place:
         ) as stream:
             while chunk := bytes(stream.read(_CHUNK)):
                 yield chunk
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -33,7 +33,6 @@ from curator.engine._fork import (
 )
 from curator.engine._identity import check_identity, check_pool, check_table, mismatch
 from curator.engine._memory_limit import MemoryLimit
-from curator.engine._place import sync_folder
 from curator.engine._plan_states import PlanStates
 from curator.engine._session import SessionEngine
 from curator.engine._snapshots import SnapshotStore, storage_errors
@@ -43,6 +42,7 @@ from curator.errors import (
     StorageError,
     UnknownSessionError,
 )
+from curator.files import sync
 from curator.ledger import Ledger
 from curator.models import Scorer, ScoreTable
 from curator.pools import Pool, open_pool
@@ -264,7 +264,7 @@ class Registry:
                 if not is_fork(target, name, step, forget_memory=forget_memory):
                     with storage_errors(f"the folder of session {new_name!r}"):
                         folder.rename(target)
-                        sync_folder(target.parent)
+                        sync(target.parent)
         return self.open(new_name)
 
     def _check(self, spec: SessionSpec, name: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from curator.errors import SnapshotError, StorageError
+from curator.files import sync
 from curator.ledger import Ledger, SnapshotRecord
 
 __all__ = ["SnapshotStore", "snapshot_path", "storage_errors"]
@@ -106,11 +107,7 @@ class SnapshotStore:
         """Makes a received file the snapshot of its step: file first, record second."""
         with storage_errors(f"snapshot {record.snapshot_step}"):
             file.replace(self.path(record.snapshot_step))
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync(self._folder)
         self._ledger.add_snapshot(record)
         self._with_file.append(record.snapshot_step)
 

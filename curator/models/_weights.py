@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from curator.errors import SnapshotError, StorageError
+from curator.files import sync
 
 if TYPE_CHECKING:
     import torch
@@ -92,11 +93,7 @@ def write_weights(path: str | Path, model: object) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(path.parent)
     except OSError as error:
         raise _not_written(path, len(data), error) from error
     finally:

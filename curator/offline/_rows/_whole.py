@@ -14,7 +14,7 @@ from typing import IO, cast
 import pyarrow as pa
 
 from curator.errors import StorageError
-from curator.files import check_none, creating, lock_part
+from curator.files import check_none, creating, lock_part, sync
 
 __all__ = ["whole_file", "whole_folder"]
 
@@ -68,9 +68,9 @@ def whole_folder(path: Path) -> Generator[Path]:
                 yield part
                 for folder, _, names in os.walk(part):
                     for name in [*names, "."]:
-                        _sync(Path(folder) / name)
+                        sync(Path(folder) / name)
                 part.rename(path)
-                _sync(path.parent)
+                sync(path.parent)
             except BaseException:
                 shutil.rmtree(part, ignore_errors=True)
                 raise
@@ -90,11 +90,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
