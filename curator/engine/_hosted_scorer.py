@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import secrets
 import sys
 import tempfile
 import threading
@@ -18,7 +19,7 @@ from jaxtyping import Int64, UInt8
 from curator.config import ModelSpec, PoolSpec, RaySpec
 from curator.engine._scoring_worker import ScoringWorker, outputs_of
 from curator.engine._weight_turns import WeightTurns
-from curator.errors import ConfigError, CuratorError, PoolError
+from curator.errors import ConfigError, CuratorError, PoolError, StorageError
 from curator.models import Scorer, build_scorer
 from curator.pools import Pool, open_pool
 from curator.scores import PairShard
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_HELD", "HostedScorer", "Logits", "ScoringPlan", "Shard", "Snapshot"]
 
 _log = logging.getLogger(__name__)
+
+_FOLDER = Path(tempfile.gettempdir(), f"curator-{os.getuid()}")
 
 Logits: TypeAlias = dict[str, tuple[float, float | None]]
 """The logit scale and bias of models, by the names of their embeddings."""
@@ -152,7 +155,7 @@ class HostedScorer:
         self._columns: dict[str, list[str]] = {}
         self._handed = _HandedRows(0)
         self._worker = ScoringWorker(self._handed)
-        self._folder = tempfile.TemporaryDirectory(prefix="curator-")
+        self._name = secrets.token_hex(8)
         self._held: dict[tuple[str, int], dict[str, PairEmbeddings]] = {}
         self._pairs: dict[tuple[str, int], PairShard] = {}
 
@@ -276,7 +279,9 @@ class HostedScorer:
         return [Path(snapshot.path), self._copy(snapshot)]
 
     def _copy(self, snapshot: Snapshot) -> Path:
-        return Path(self._folder.name, Path(snapshot.path).name)
+        # Of a name that nobody else writes, and no folder of its own: a scorer that is
+        # killed, as Ray ends all of them, could not remove it.
+        return _FOLDER / f"{self._name}-{Path(snapshot.path).name}"
 
     def _load(
         self,
@@ -290,8 +295,12 @@ class HostedScorer:
         else:
             copy = self._copy(snapshot)
             try:
+                _make_folder()
                 weights.tofile(copy)
                 self._worker.load(copy)
+            except OSError as error:
+                msg = f"a scorer on node {os.uname().nodename!r} cannot write: {error}"
+                raise StorageError(msg) from error
             finally:
                 copy.unlink(missing_ok=True)
 
@@ -308,6 +317,19 @@ class HostedScorer:
             for column in columns
         }
         return self._pool.take(shard.ids, sorted(columns))
+
+
+def _make_folder() -> None:
+    """Makes the folder that this user's scorers share on this node.
+
+    Raises:
+        PermissionError: Others may write there, or it is another user's.
+    """
+    _FOLDER.mkdir(mode=0o700, exist_ok=True)
+    status = _FOLDER.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        msg = f"others may write to {str(_FOLDER)!r}: remove it"
+        raise PermissionError(msg)
 
 
 def _build(role: str, spec: ModelSpec, fingerprint: str) -> Scorer:
@@ -327,15 +349,14 @@ def _reachable_pool(plan: ScoringPlan) -> Pool | None:
     """Returns the pool, or None where it is not here, or is another one here."""
     if plan.pool is None:
         return None
-    cache = Path(tempfile.gettempdir(), f"curator-{os.getuid()}", "fingerprints.sqlite")
     try:
-        cache.parent.mkdir(mode=0o700, exist_ok=True)
+        _make_folder()
         pool = open_pool(
             plan.pool.format,
             path=plan.pool.path,
             num_examples=plan.pool.num_examples,
             cache_bytes=plan.pool.cache_bytes,
-            fingerprint_cache=cache,
+            fingerprint_cache=_FOLDER / "fingerprints.sqlite",
         )
         found = pool.fingerprint
     except (CuratorError, OSError) as error:

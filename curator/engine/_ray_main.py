@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import secrets
 import sys
 import threading
 
@@ -37,7 +38,7 @@ def main() -> int:
         return 1
     driver = RayDriver()
     Manager.register("driver", functools.partial(_same, driver), exposed=_METHODS)
-    server = Manager(None, key).get_server()
+    server = Manager(_address(), key).get_server()
     print("address", server.address, file=output, flush=True)
     threading.Thread(target=_end_with_input, daemon=True).start()
     server.serve_forever()
@@ -46,6 +47,11 @@ def main() -> int:
 
 def _same(driver: object) -> object:
     return driver
+
+
+def _address() -> str | None:
+    """Returns where to answer: where it can be a name only, so that no file is left."""
+    return f"\0curator-{secrets.token_hex(16)}" if sys.platform == "linux" else None
 
 
 def _end_with_input() -> None:

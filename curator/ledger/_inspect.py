@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from curator.errors import StorageError
+from curator.ledger._reading import connect_reading, state_of
 from curator.ledger._records import StepRecord
 from curator.ledger._sqlite import Ledger
 
@@ -77,18 +78,27 @@ def copy_ledger(source: Path, target: Path) -> None:
         StorageError: One cannot be read, or the other not written.
     """
     try:
-        with (
-            contextlib.closing(
-                sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
-            ) as old,
-            contextlib.closing(sqlite3.connect(target)) as new,
-        ):
+        while not _copied(source, target):
+            pass  # a server has started meanwhile
+    except (sqlite3.Error, OSError) as error:
+        msg = f"cannot copy the ledger {str(source)!r}: {error}"
+        raise StorageError(msg) from error
+
+
+def _copied(source: Path, target: Path) -> bool:
+    """Copies a ledger; returns whether the copy is of one moment."""
+    old, alone = connect_reading(source)
+    with contextlib.closing(old), contextlib.closing(sqlite3.connect(target)) as new:
+        before = state_of(source)
+        try:
             # All pages at once: one read transaction, which in WAL mode holds nobody
             # up. In parts, it would begin again whenever the server writes.
             old.backup(new)
-    except sqlite3.Error as error:
-        msg = f"cannot copy the ledger {str(source)!r}: {error}"
-        raise StorageError(msg) from error
+        except sqlite3.DatabaseError:
+            if alone and state_of(source) != before:
+                return False
+            raise
+        return not alone or state_of(source) == before
 
 
 def is_skipped(skips: list[tuple[int, int]], step: int) -> bool:

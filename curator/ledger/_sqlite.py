@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from curator.errors import StorageError
+from curator.ledger._reading import connect_reading
 from curator.ledger._records import Report, SnapshotRecord, StepRecord
 from curator.ledger._rows import (
     ids_of,
@@ -43,21 +44,22 @@ class Ledger:
 
         Args:
             path: The file.
-            read_only: Whether only to look at it, which is safe while a server writes.
+            read_only: Whether only to look at it, which is safe while a server writes
+                and needs no right to write.
 
         Raises:
             StorageError: It cannot be read or written, or is of another version.
         """
         self._path = path
         self._lock = threading.Lock()
-        mode = "ro" if read_only else "rwc"
         with self._storage_errors():
             # Statements commit on their own; transactions are explicit.
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
+            self._db = (
+                connect_reading(path)[0]
+                if read_only
+                else sqlite3.connect(
+                    path, isolation_level=None, check_same_thread=False
+                )
             )
             prepare(self._db, path, read_only=read_only)
 

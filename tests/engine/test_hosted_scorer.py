@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +11,9 @@ import two_tower
 from scorers import embed, scorer
 
 from curator import ModelSpec, PoolSpec, RaySpec
+from curator.engine import _hosted_scorer
 from curator.engine._hosted_scorer import HostedScorer, ScoringPlan, Shard, Snapshot
-from curator.errors import PoolError
+from curator.errors import PoolError, StorageError
 from curator.models import build_scorer, write_weights
 from curator.pools import open_pool
 from curator.types import Features, PairEmbeddings
@@ -51,10 +51,16 @@ def plan(tmp_path: Path) -> ScoringPlan:
 
 
 @pytest.fixture
-def hosted() -> Iterator[HostedScorer]:
-    hosted = HostedScorer()
-    yield hosted
-    hosted._folder.cleanup()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the scorers of this user share on this node."""
+    folder = tmp_path / "curator-0"
+    monkeypatch.setattr(_hosted_scorer, "_FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def hosted(folder: Path) -> HostedScorer:
+    return HostedScorer()
 
 
 def snapshots(folder: Path, num: int) -> list[Path]:
@@ -103,7 +109,7 @@ def test_two_threads_score_with_the_weights_that_each_was_given(
 
 
 def test_weights_that_are_not_on_this_machine_come_with_the_call(
-    hosted: HostedScorer, plan: ScoringPlan, tmp_path: Path
+    hosted: HostedScorer, plan: ScoringPlan, tmp_path: Path, folder: Path
 ) -> None:
     assert hosted.load(plan)
     (path,) = snapshots(tmp_path, 1)
@@ -116,7 +122,23 @@ def test_weights_that_are_not_on_this_machine_come_with_the_call(
 
     np.testing.assert_array_equal(queries(first), expected(path)[:16])
     np.testing.assert_array_equal(queries(again), expected(path)[16:32])
-    assert list(Path(hosted._folder.name).iterdir()) == []
+    assert list(folder.glob("*.safetensors")) == []
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(
+    hosted: HostedScorer, plan: ScoringPlan, tmp_path: Path, folder: Path
+) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert not hosted.load(plan)  # the rows come with the shards
+    (path,) = snapshots(tmp_path, 1)
+    elsewhere = Snapshot(
+        str(tmp_path / "gone" / path.name), Snapshot.of(str(path)).inode
+    )
+    handed = dataclasses.replace(shard(0), rows=two_tower.rows(16))
+
+    with pytest.raises(StorageError, match=r"others may write to .*: remove it"):
+        hosted.score(handed, elsewhere, bytes_of(path))
 
 
 def test_a_shard_of_the_reference_needs_no_snapshot(

@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import tempfile
 
 import numpy as np
 import ports
@@ -75,13 +77,22 @@ def test_the_stream_is_that_of_one_process(
     assert cost["num_learner_scored"] >= 8 * 64
 
 
-def test_a_cluster_of_its_own_lasts_as_long_as_the_service(tmp_path, arrow_file):
+def test_a_cluster_of_its_own_lasts_as_long_as_the_service(
+    tmp_path, arrow_file, monkeypatch
+):
     here, _ = run(config(tmp_path, "local"), arrow_file)
     own = {"address": "local", "min_scorers": 2, "max_scorers": 2}
-    there, cost = run(config(tmp_path, "ray", ray=own), arrow_file)
-    worlds.assert_same_batches(here, there)
-    assert cost["num_ray_restarts"] == 0
-    assert ray_worlds.end(scorers(tmp_path))
+    # Of a name that is short enough for Ray's sockets.
+    with tempfile.TemporaryDirectory(
+        prefix="r", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
+        monkeypatch.setenv("TMPDIR", folder)
+        there, cost = run(config(tmp_path, "ray", ray=own), arrow_file)
+        worlds.assert_same_batches(here, there)
+        assert cost["num_ray_restarts"] == 0
+        assert ray_worlds.end(scorers(tmp_path))
+        # No scorer and no driver leaves anything of its own behind.
+        assert set(os.listdir(folder)) == {"ray", f"curator-{os.getuid()}"}
 
 
 def test_rows_travel_where_the_pool_is_in_memory(tmp_path, two_scorers, pairs):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from read_only import read_only
 
 from curator.errors import StorageError
 from curator.ledger import (
     Ledger,
     Report,
     StepRecord,
+    _inspect,
     appearances,
     copy_ledger,
     is_skipped,
@@ -101,6 +105,91 @@ def test_a_copy_made_while_steps_are_written_is_as_of_one_moment(tmp_path, ledge
 def test_what_is_no_ledger_is_not_copied(tmp_path):
     with pytest.raises(StorageError, match=r"cannot copy the ledger"):
         copy_ledger(tmp_path / "none.sqlite", tmp_path / "copy.sqlite")
+
+
+# --- where nothing may be written ---
+
+
+def make_ledger(path, num_steps):
+    with contextlib.closing(Ledger(path)) as ledger:
+        for step in range(ledger.num_defined(), num_steps):
+            ledger.append(record(step))
+
+
+def test_a_ledger_of_a_stopped_server_is_read_without_the_right_to_write(path):
+    make_ledger(path, 3)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    with (
+        read_only(path.parent),
+        contextlib.closing(Ledger(path, read_only=True)) as reader,
+    ):
+        assert [found.step for found in reader.steps(0, 9)] == [0, 1, 2]
+        with pytest.raises(StorageError, match=r"readonly database"):
+            reader.append(record(3))
+
+
+def test_a_ledger_of_a_killed_server_is_read_with_what_is_only_in_its_log(path, ledger):
+    ledger.append(record(0))  # still open: its log is there, as after a kill
+
+    with (
+        read_only(path.parent),
+        contextlib.closing(Ledger(path, read_only=True)) as reader,
+    ):
+        assert reader.num_defined() == 1
+
+
+def test_a_log_without_the_index_that_readers_share_is_not_passed_over(path, tmp_path):
+    part = tmp_path / "part"
+    part.mkdir()
+    with contextlib.closing(Ledger(path)) as ledger:
+        ledger.append(record(0))
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{path}{suffix}", part)
+
+    with read_only(part), pytest.raises(StorageError, match=r"cannot read"):
+        Ledger(part / path.name, read_only=True)
+
+
+def test_a_stopped_ledger_is_copied_without_the_right_to_write(path, tmp_path):
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    make_ledger(folder / path.name, 3)
+
+    with read_only(folder):
+        copy_ledger(folder / path.name, path)
+
+    with contextlib.closing(Ledger(path)) as copy:
+        assert copy.num_defined() == 3
+
+
+def test_a_copy_is_made_anew_where_a_server_has_started_meanwhile(
+    path, tmp_path, monkeypatch
+):
+    folder = tmp_path / "stopped"
+    folder.mkdir()
+    source = folder / path.name
+    make_ledger(source, 3)
+    # The first connection can but read the file alone, as where nothing may be written.
+    connect, alone = _inspect.connect_reading, []
+
+    def reading_alone(source):
+        if alone:
+            return connect(source)
+        alone.append(True)
+        uri = f"{source.as_uri()}?mode=ro&immutable=1"
+        return sqlite3.connect(uri, uri=True, factory=Started), True
+
+    class Started(sqlite3.Connection):
+        def backup(self, target, **options):
+            super().backup(target, **options)
+            make_ledger(source, 9)
+
+    monkeypatch.setattr(_inspect, "connect_reading", reading_alone)
+    copy_ledger(source, path)
+
+    with contextlib.closing(Ledger(path)) as copy:
+        assert copy.num_defined() == 9
 
 
 # --- losses, ranks, skips ---

@@ -1,11 +1,13 @@
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pool_tables
 import pyarrow as pa
 import pytest
+from read_only import read_only
 
 from curator.errors import PoolError
 from curator.pools import ArrowPool, MemoryPool, ParquetPool, VirtualPool
@@ -172,6 +174,26 @@ def test_cache_that_is_something_else_is_named(folder, pool_of, tmp_path):
     message = r"the fingerprint cache .*/cache cannot be used: .* It can be deleted"
     with pytest.raises(PoolError, match=message):
         _ = pool_of(folder, fingerprint_cache=cache).fingerprint
+
+
+def test_what_is_known_is_used_where_nothing_may_be_written(folder, pool_of, tmp_path):
+    for file in files_in(folder):
+        os.utime(file, ns=(LONG_AGO, LONG_AGO))
+    cache = tmp_path / "state" / "cache"
+    true = pool_of(folder, fingerprint_cache=cache).fingerprint
+    known = digests(cache)
+    with closing(sqlite3.connect(cache)) as connection, connection:
+        connection.execute("UPDATE digests SET digest = zeroblob(32)")
+
+    with read_only(cache.parent):
+        assert pool_of(folder, fingerprint_cache=cache).fingerprint != true
+        # What it does not know is found out.
+        os.utime(files_in(folder)[0])
+        assert pool_of(folder, fingerprint_cache=cache).fingerprint
+        elsewhere = cache.parent / "made" / "cache"
+        assert pool_of(folder, fingerprint_cache=elsewhere).fingerprint == true
+
+    assert [name for name, _ in digests(cache)] == [name for name, _ in known]
 
 
 # -- of tables

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import worlds
+from read_only import read_only
 from worlds import UNIFORM, served, train
 
 import curator
@@ -167,25 +168,6 @@ def test_a_connection_that_stalls_and_is_cut_is_resumed(tmp_path):
 
 
 # --- disks --------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def read_only(folder):
-    """Mounts a folder on itself, read-only: root may write whatever the mode says."""
-    folder = str(folder)
-    try:
-        for command in (
-            ["mount", "--bind", folder, folder],
-            ["mount", "-o", "remount,ro,bind", folder],
-        ):
-            subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        subprocess.run(["umount", "-l", folder], check=False, capture_output=True)
-        pytest.skip("needs the right to mount a folder read-only (root)")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_read_only_state_directory_is_told_and_goes_on_once_it_is_not(tmp_path):
