@@ -240,8 +240,10 @@ class Definer:
         as_of, forget_before = step + 1 - spec.max_ahead, 0
         if self._memory is not None:
             # Not as of the next step: the newest rows that it is shown may be those of
-            # a step that is skipped before, and then the oldest ones are shown.
-            forget_before = self._memory.forgettable_before(as_of - 1)
+            # a step that is skipped before, and then the oldest ones are shown. Nor as
+            # of this one: up to max_ahead steps before it are not closed, and at the
+            # first of them the session can be forked.
+            forget_before = self._memory.forgettable_before(as_of - 1 - spec.max_ahead)
         self._steps.add(record, forget_before=forget_before)
         if self._memory is not None:
             self._memory.add(record)

@@ -38,8 +38,9 @@ def main() -> int:
         return 1
     driver = RayDriver()
     Manager.register("driver", functools.partial(_same, driver), exposed=_METHODS)
-    server = Manager(_address(), key).get_server()
-    print("address", server.address, file=output, flush=True)
+    name = _name()
+    server = Manager(name, key).get_server()
+    print("address", name or server.address, file=output, flush=True)
     threading.Thread(target=_end_with_input, daemon=True).start()
     server.serve_forever()
     return 0
@@ -49,8 +50,8 @@ def _same(driver: object) -> object:
     return driver
 
 
-def _address() -> str | None:
-    """Returns where to answer: where it can be a name only, so that no file is left."""
+def _name() -> str | None:
+    """Returns a name to answer at, which leaves no file behind; None for a file."""
     return f"\0curator-{secrets.token_hex(16)}" if sys.platform == "linux" else None
 
 

@@ -244,8 +244,8 @@ class Registry:
         source = self.open(name)
         if not 0 <= step <= source.next_step:
             msg = (
-                f"cannot fork session {name!r} at step {step}: steps 0 to "
-                f"{source.next_step} can be, and what comes after is not reported yet"
+                f"cannot fork session {name!r} at step {step}: it can be forked up to "
+                f"step {source.next_step}, the first that is not reported yet"
             )
             raise SessionError(msg)
         target = self._state / "sessions" / new_name

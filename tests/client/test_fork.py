@@ -167,6 +167,28 @@ def test_what_the_policy_remembers_comes_along(tmp_path, kind):
         assert forks[name] == mine[name]
 
 
+@pytest.mark.parametrize("max_ahead", [0, 1, 3])
+def test_a_policy_that_remembers_is_forked_at_its_newest_step(
+    tmp_path, kind, max_ahead
+):
+    spec = with_spec(REMEMBERING, max_ahead=max_ahead)
+    with served(worlds.config(tmp_path, s=spec), kind=kind) as service:
+        session = service.open("s")
+        batches = session.batches()
+        # Far more than it remembers, and every step after it that may be defined.
+        for _ in range(12):
+            session.report(next(batches), loss=np.zeros(8, np.float32))
+        ahead = [next(batches) for _ in range(1 + max_ahead)]
+        fork = service.fork("s", "b", step=12)
+
+        assert_same_batches(train(fork, len(ahead)), ahead)
+
+    stop = 12 + len(ahead)
+    mine, forks = totals(tmp_path, "s", stop), totals(tmp_path, "b", stop)
+    for name in ("num_remembered", "oldest"):
+        assert forks[name] == mine[name]
+
+
 def test_what_the_policy_remembered_and_is_gone_is_told_or_forgotten(tmp_path, kind):
     with served(worlds.config(tmp_path, s=REMEMBERING), kind=kind) as service:
         session = service.open("s")
@@ -298,7 +320,7 @@ def test_wrong_calls_are_told_and_leave_nothing(tmp_path, kind):
     with served(worlds.config(tmp_path, s=UNIFORM), kind=kind) as service:
         session = service.open("s")
         train(session, 5)
-        with pytest.raises(SessionError, match=r"at step 6: steps 0 to 5 can be"):
+        with pytest.raises(SessionError, match=r"at step 6: .* up to step 5, the"):
             service.fork("s", "b", step=6)
         with pytest.raises(
             ValueError, match=r"step: a whole number of at least 0; got -1"
