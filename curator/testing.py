@@ -74,9 +74,12 @@ def _check_sizes(
     for num_selected in (0, len(ids) + 1):
         try:
             policy.select(ids, features, num_selected, _NOISE)
+            found = "nothing was raised"
         except ValueError:
             continue
-        _require(False, f"num_selected={num_selected} must raise ValueError")
+        except Exception as error:
+            found = f"got {error!r}"
+        _require(False, f"num_selected={num_selected} must raise ValueError; {found}")
 
 
 def _check_needs(
@@ -91,9 +94,12 @@ def _check_needs(
         rest = {name: value for name, value in features.items() if name != missing}
         try:
             policy.select(ids, rest, batch_size, _NOISE)
+            found = "nothing was raised"
         except FeatureError:
             continue
-        _require(False, f"a missing {missing!r} must raise FeatureError")
+        except Exception as error:
+            found = f"got {error!r}"
+        _require(False, f"a missing {missing!r} must raise FeatureError; {found}")
 
 
 def _check_repeatable(

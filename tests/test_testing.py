@@ -70,6 +70,13 @@ class WritesToItsInput(Honest):
         return super().select(ids, features, num_selected, noise)
 
 
+class StumblesOverMissingFeatures(Honest):
+    def select(self, ids, features, num_selected, noise):
+        if not isinstance(features["learner.loss"], np.ndarray):
+            raise AssertionError
+        return super().select(ids, features, num_selected, noise)
+
+
 class InventsMissingFeatures(Honest):
     def select(self, ids, features, num_selected, noise):
         features = {"learner.loss": np.zeros(len(ids)), **features}
@@ -184,6 +191,7 @@ def test_honest_policy_passes():
         (PrefersTheFirst, "shuffling the candidates changed"),
         (CarriesRandomness, "missing 'learner.loss' must raise FeatureError"),
         (InventsMissingFeatures, "missing 'learner.loss' must raise FeatureError"),
+        (StumblesOverMissingFeatures, r"must raise FeatureError; got KeyError"),
         (TrustsNaN, "non-finite features were chosen"),
         (HidesTheQuarantine, r"stats\['num_quarantined'\] must be 32"),
         (WeighsWithNaN, "weights must be finite"),

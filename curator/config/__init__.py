@@ -4,6 +4,7 @@ Plain frozen dataclasses, which Python code builds directly and :func:`load_conf
 reads from TOML. Every error names the key, what was given and what is allowed.
 """
 
+from curator.config._extensions import load_extensions
 from curator.config._load import (
     batches_to_table,
     check_references,
@@ -50,6 +51,7 @@ __all__ = [
     "did_you_mean",
     "is_local",
     "load_config",
+    "load_extensions",
     "one_off_config",
     "parse_batches",
     "parse_config",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from curator.config._extensions import load_extensions
 from curator.config._ray import RaySpec
 from curator.config._scores import SCORES_KEY, with_scores
 from curator.config._security import TlsSpec, TokenSpec
@@ -22,9 +22,16 @@ from curator.config._specs import (
     check_session_name,
     did_you_mean,
 )
+from curator.config._tables import Table, build, check_keys, entries_of, table_of
 from curator.errors import ConfigError
-from curator.policies import POLICIES, Policy
-from curator.samplers import BATCH_PLANNERS, SAMPLERS, BatchPlanner, Sampler
+from curator.policies import POLICIES, ForeignPolicy, Policy
+from curator.samplers import (
+    BATCH_PLANNERS,
+    SAMPLERS,
+    BatchPlanner,
+    ForeignSampler,
+    Sampler,
+)
 
 __all__ = [
     "batches_to_table",
@@ -42,7 +49,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Table = Mapping[str, Any]
 # What a session is put together from, by the key that names it.
 _COMPONENTS: dict[str, Mapping[str, type[Any]]] = {
     "policy": POLICIES,
@@ -101,33 +107,34 @@ def parse_config(
         ConfigError: A key is unknown, missing, of the wrong type or out of range.
     """
     base = (base or Path.cwd()).absolute()
-    _check_keys("", table, {"server", "ray", "pools", "models", "sessions"})
-    server = _parse_server(_table("server", table.get("server", {})), base)
+    check_keys("", table, {"server", "ray", "pools", "models", "sessions"})
+    server = _parse_server(table_of("server", table.get("server", {})), base)
     if executor is not None:
         server = dataclasses.replace(server, executor=executor)
     elif "ray" in table and server.executor != "ray":
         msg = "ray: this table needs server.executor = 'ray'; set that, or leave it out"
         raise ConfigError(msg)
+    load_extensions(server)  # sessions may name what they register
     models, sessions = with_scores(
-        _table("models", table.get("models", {})),
-        _table("sessions", table.get("sessions", {})),
+        table_of("models", table.get("models", {})),
+        table_of("sessions", table.get("sessions", {})),
     )
     config = Config(
         server=server,
-        ray=_build(RaySpec, "ray", _table("ray", table.get("ray", {}))),
+        ray=build(RaySpec, "ray", table_of("ray", table.get("ray", {}))),
         pools={
-            name: _resolve(_build(PoolSpec, where, body), "path", base)
-            for name, where, body in _entries("pools", table.get("pools", {}))
+            name: _resolve(build(PoolSpec, where, body), "path", base)
+            for name, where, body in entries_of("pools", table.get("pools", {}))
         },
         models={
             name: _resolve(
-                _resolve(_build(ModelSpec, where, body), "weights", base), "path", base
+                _resolve(build(ModelSpec, where, body), "weights", base), "path", base
             )
-            for name, where, body in _entries("models", models)
+            for name, where, body in entries_of("models", models)
         },
         sessions={
             name: parse_session(body, where=where)
-            for name, where, body in _entries("sessions", sessions)
+            for name, where, body in entries_of("sessions", sessions)
         },
     )
     for name, session in config.sessions.items():
@@ -141,16 +148,16 @@ def _parse_server(table: Table, base: Path) -> ServerSpec:
     values = dict(table)
     ready: dict[str, object] = {}
     if "tls" in values:
-        tls = _build(TlsSpec, "server.tls", _table("server.tls", values.pop("tls")))
+        tls = build(TlsSpec, "server.tls", table_of("server.tls", values.pop("tls")))
         for field in ("cert", "key", "client_ca"):
             tls = _resolve(tls, field, base)
         ready["tls"] = tls
     if "tokens" in values:
         ready["tokens"] = {
-            name: _resolve(_build(TokenSpec, where, body), "file", base)
-            for name, where, body in _entries("server.tokens", values.pop("tokens"))
+            name: _resolve(build(TokenSpec, where, body), "file", base)
+            for name, where, body in entries_of("server.tokens", values.pop("tokens"))
         }
-    server = _build(ServerSpec, "server", values, **ready)
+    server = build(ServerSpec, "server", values, **ready)
     return dataclasses.replace(
         server,
         state_dir=str(base / server.state_dir),
@@ -176,7 +183,7 @@ def parse_session(table: Table, *, where: str = "session") -> SessionSpec:
     for key, known in _COMPONENTS.items():
         if key in values:
             ready[key] = _parse_component(key, values.pop(key), f"{where}.{key}", known)
-    return _build(SessionSpec, where, values, **ready)
+    return build(SessionSpec, where, values, **ready)
 
 
 def parse_policy(value: object, *, where: str = "policy") -> Policy:
@@ -313,7 +320,17 @@ def _check_outputs(
 def _component_table(
     component: object, known: Mapping[str, type[Any]]
 ) -> dict[str, object]:
-    name = next(name for name, cls in known.items() if type(component) is cls)
+    if isinstance(component, ForeignPolicy | ForeignSampler):
+        return {"name": component.name, **component.options}
+    cls = type(component)
+    name = next((name for name, other in known.items() if other is cls), None)
+    if name is None:
+        kind = "sampler" if known is SAMPLERS else "policy"
+        msg = (
+            f"{component!r} is no {kind} that has a name here: put @register_{kind} "
+            "above its class"
+        )
+        raise ConfigError(msg)
     fields = dataclasses.asdict(cast("Any", component))
     return {"name": name, **{k: v for k, v in fields.items() if v is not None}}
 
@@ -322,34 +339,18 @@ def _parse_component(
     kind: str, value: object, where: str, known: Mapping[str, type[Any]]
 ) -> object:
     """Returns the policy or sampler of a name, or of a table with a name and fields."""
-    table = dict(_table(where, {"name": value} if isinstance(value, str) else value))
+    if isinstance(value, ForeignPolicy | ForeignSampler):
+        return value
+    table = dict(table_of(where, {"name": value} if isinstance(value, str) else value))
     name = table.pop("name", None)
     if not isinstance(name, str) or name not in known:
         hint = did_you_mean(str(name), known)
-        msg = f"{where}.name: unknown {kind} {name!r}{hint}"
+        msg = (
+            f"{where}.name: unknown {kind} {name!r}{hint}. One of your own is known "
+            f"where its module is imported (server.extensions)"
+        )
         raise ConfigError(msg)
-    return _build(known[name], where, table)
-
-
-def _entries(kind: str, value: object) -> list[tuple[str, str, Table]]:
-    """Returns (name, dotted key, table) of every table in the table ``kind``."""
-    tables = _table(kind, value)
-    return [(k, f"{kind}.{k}", _table(f"{kind}.{k}", v)) for k, v in tables.items()]
-
-
-def _table(where: str, value: object) -> Table:
-    if not isinstance(value, Mapping):
-        msg = f"{where}: expected a table; got {value!r}"
-        raise ConfigError(msg)
-    return cast("Table", value)
-
-
-def _check_keys(where: str, table: Table, known: set[str]) -> None:
-    for key in table:
-        if key not in known:
-            dotted = f"{where}.{key}" if where else key
-            msg = f"unknown key {dotted!r}{did_you_mean(key, known)}"
-            raise ConfigError(msg)
+    return build(known[name], where, table)
 
 
 def _resolve(spec: T, field: str, base: Path) -> T:
@@ -359,36 +360,3 @@ def _resolve(spec: T, field: str, base: Path) -> T:
         return spec
     resolved = str(base / value)
     return dataclasses.replace(cast("Any", spec), **{field: resolved})
-
-
-def _build(cls: type[T], where: str, table: Table, **ready: object) -> T:
-    """Returns ``cls(**table, **ready)`` after checking keys, types and ranges."""
-    # Imported here: pydantic takes longer to import than the rest of the package.
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: f for f in dataclasses.fields(cast("Any", cls))}
-    _check_keys(where, table, set(fields) - set(ready))
-    values: dict[str, object] = dict(ready)
-    for key, value in table.items():
-        try:
-            adapter = TypeAdapter[object](hints[key], config=ConfigDict(strict=True))
-            values[key] = adapter.validate_python(value)
-        except ValidationError as error:
-            # A union reports one error per member; the first says enough.
-            problem = error.errors()[0]["msg"].replace("Input should be", "expected")
-            msg = f"{where}.{key}: {problem}; got {value!r}"
-            raise ConfigError(msg) from None
-    for key, field in fields.items():
-        optional = (
-            field.default is not dataclasses.MISSING
-            or field.default_factory is not dataclasses.MISSING
-        )
-        if key not in values and not optional:
-            msg = f"{where}.{key}: missing, and it has no default"
-            raise ConfigError(msg)
-    try:
-        return cls(**values)
-    except ValueError as error:
-        msg = f"{where}.{error}"
-        raise ConfigError(msg) from None

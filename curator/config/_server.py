@@ -21,6 +21,8 @@ class ServerSpec:
         listen: ``HOST:PORT`` or ``unix:PATH``; port 0 picks a free one.
         state_dir: Folder of ledgers, snapshots and caches; made where it is missing.
         python_path: Folders added to the import path, where model factories live.
+        extensions: Modules that are imported first, which register policies and
+            samplers of their own.
         max_message_bytes: Largest single message that is accepted. Everything large
             is streamed in chunks of 4 MiB at most, so this bounds reports and
             selections; the default leaves room for batches of a million examples.
@@ -46,6 +48,7 @@ class ServerSpec:
     listen: str = "127.0.0.1:50051"
     state_dir: str = "curator-state"
     python_path: list[str] = dataclasses.field(default_factory=list[str])
+    extensions: list[str] = dataclasses.field(default_factory=list[str])
     max_message_bytes: int = 64 * MIB
     max_snapshot_bytes: int = 16 * 1024 * MIB
     keep_steps: int | None = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 from curator.config import SessionSpec, Weighting
 from curator.engine._drafting import column_values
 from curator.engine._plan_states import PlanState, PlanStates
-from curator.errors import SessionError
+from curator.errors import ConfigError, SessionError
 from curator.ledger import Ledger
 from curator.pools import Pool
 from curator.samplers import EpochPlan, EpochPlanner, ResumablePlanner, Run, Sampler
@@ -77,7 +77,7 @@ class Epochs:
         self._num_observed = 0  # steps whose losses the planner has seen
         self._past: Epochs | None = None  # at an epoch before that
         size = self._planner.num_examples_per_epoch
-        self._fixed = None if size is None else size // run.super_batch_size
+        self._fixed = None if size is None else self._num_steps_of(0, size)
         self.depends_on_losses = size is None
         if isinstance(self._planner, ResumablePlanner):
             self._restore(self._planner, last_epoch)
@@ -172,7 +172,19 @@ class Epochs:
         assert plan is not None
         start = index * self._run.super_batch_size
         ids, weights = plan.take(start, start + self._run.super_batch_size)
+        self._check(ids)
         return SuperBatch(step, epoch, ids, self._weights(weights, plan))
+
+    def _check(self, ids: Int64[np.ndarray, " _"]) -> None:
+        """Raises ``ConfigError`` unless a sampler has given ids of the pool."""
+        size, num_examples = self._run.super_batch_size, self._run.num_examples
+        if len(ids) != size or ids.min() < 0 or ids.max() >= num_examples:
+            some = f" from {ids.min()} to {ids.max()}" if len(ids) else ""
+            msg = (
+                f"sampler {self._sampler!r} gave {len(ids)} ids{some} where {size} "
+                f"from 0 to {num_examples - 1} are asked for"
+            )
+            raise ConfigError(msg)
 
     def _in_the_past(self, epoch: int) -> Epochs:
         """Returns epochs that are planned up to an earlier one, from the first."""
@@ -222,8 +234,23 @@ class Epochs:
             self._keep_state()
             self._planned = len(self._first) - 1
             self._plan = self._planner.plan(self._planned)
-            num_steps = self._plan.num_examples // self._run.super_batch_size
+            num_steps = self._num_steps_of(self._planned, self._plan.num_examples)
             self._first.append(first + num_steps)
+
+    def _num_steps_of(self, epoch: int, num_examples: int) -> int:
+        """Returns how many super-batches an epoch has.
+
+        Raises:
+            ConfigError: None, and so no step would ever be in it.
+        """
+        num_steps = num_examples // self._run.super_batch_size
+        if num_steps < 1:
+            msg = (
+                f"sampler {self._sampler!r} planned {num_examples} examples for epoch "
+                f"{epoch}: fewer than a super-batch, of {self._run.super_batch_size}"
+            )
+            raise ConfigError(msg)
+        return num_steps
 
     def _keep_state(self) -> None:
         """Keeps the planner's state before the next plan, if that is a new one."""

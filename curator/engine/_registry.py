@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import shutil
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from curator.config import (
     check_references,
     check_session_name,
     did_you_mean,
+    load_extensions,
     parse_session,
     session_to_table,
 )
@@ -69,6 +69,7 @@ class Registry:
             StorageError: The state directory cannot be made or written, or another
                 process uses it.
         """
+        load_extensions(config.server)
         self.config = config
         self._given = dict(pools or {})
         self._pools: dict[str, Pool] = {}
@@ -80,9 +81,6 @@ class Registry:
         self._claim = _claim(self._state)
         shutil.rmtree(self._state / STAGING, ignore_errors=True)  # a crash left it
         self._executors = Executors(config)
-        for folder in reversed(config.server.python_path):
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
 
     def names(self) -> list[str]:
         """Returns the sessions that are configured, or exist from before."""

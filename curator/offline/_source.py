@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Int64
 
-from curator.config import Config, ModelSpec, did_you_mean
+from curator.config import Config, ModelSpec, did_you_mean, load_extensions
 from curator.engine import (
     Executor,
     Executors,
@@ -108,9 +107,7 @@ def open_source(config: Config, job: ScoreJob) -> Generator[Source]:
         _check_columns(job, model, pool, outputs)
         if where is not None:
             where.check_columns(job.pool, pool)
-        for folder in reversed(config.server.python_path):
-            if folder not in sys.path:
-                sys.path.insert(0, folder)
+        load_extensions(config.server)
         with contextlib.closing(Executors(config)) as executors:
             scorer = executors.build(model)
             if config.server.executor == "ray":

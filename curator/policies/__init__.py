@@ -6,6 +6,9 @@ line in :data:`POLICIES`, a page in ``docs/policies``. The contract test picks i
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
+from curator.components import register_component
 from curator.policies._base import Policy, RememberingPolicy
 from curator.policies._ccs import CCS, Chunks, StreamedSelection
 from curator.policies._color import Color
@@ -13,6 +16,7 @@ from curator.policies._dedup import Dedup, Duplicates, KeepName, find_duplicates
 from curator.policies._density import Density
 from curator.policies._domain_quota import DomainQuota
 from curator.policies._facility_location import FacilityLocation
+from curator.policies._foreign import ForeignPolicy
 from curator.policies._importance import Importance
 from curator.policies._joint import Joint
 from curator.policies._kcenter import KCenter
@@ -38,6 +42,7 @@ __all__ = [
     "DomainQuota",
     "Duplicates",
     "FacilityLocation",
+    "ForeignPolicy",
     "Importance",
     "Joint",
     "KCenter",
@@ -55,6 +60,7 @@ __all__ = [
     "TopK",
     "Uniform",
     "find_duplicates",
+    "register_policy",
 ]
 
 POLICIES: dict[str, type[Policy]] = {
@@ -79,3 +85,15 @@ POLICIES: dict[str, type[Policy]] = {
     Uniform.name: Uniform,
 }
 """Policies by the name they have in a configuration."""
+
+_Class = TypeVar("_Class", bound=type[Any])
+
+
+def register_policy(cls: _Class) -> _Class:
+    """Makes a policy of one's own known by its ``name``; a class decorator.
+
+    Raises:
+        ConfigError: It is no frozen dataclass, lacks a method, or has no name, or that
+            of another policy.
+    """
+    return register_component("policy", POLICIES, cls, ("needs", "select"))

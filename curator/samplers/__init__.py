@@ -6,6 +6,9 @@ line in :data:`SAMPLERS`, a page in ``docs/samplers``. The contract test picks i
 
 from __future__ import annotations
 
+from typing import Any, TypeVar
+
+from curator.components import register_component
 from curator.samplers._base import (
     EpochPlan,
     EpochPlanner,
@@ -24,6 +27,7 @@ from curator.samplers._batch_plans import (
     b3_plan,
     cluster_plan,
 )
+from curator.samplers._foreign import ForeignSampler
 from curator.samplers._infobatch import InfoBatch
 from curator.samplers._permutation import Permutation
 from curator.samplers._repb import RePB
@@ -41,6 +45,7 @@ __all__ = [
     "ClusterBatches",
     "EpochPlan",
     "EpochPlanner",
+    "ForeignSampler",
     "InfoBatch",
     "PartitionerName",
     "Permutation",
@@ -52,6 +57,7 @@ __all__ = [
     "Uniform",
     "b3_plan",
     "cluster_plan",
+    "register_sampler",
 ]
 
 SAMPLERS: dict[str, type[Sampler]] = {
@@ -68,3 +74,15 @@ BATCH_PLANNERS: dict[str, type[BatchPlanner]] = {
     ClusterBatches.name: ClusterBatches,
 }
 """The ways to plan whole batches, by the names that ``curator plan`` has for them."""
+
+_Class = TypeVar("_Class", bound=type[Any])
+
+
+def register_sampler(cls: _Class) -> _Class:
+    """Makes a sampler of one's own known by its ``name``; a class decorator.
+
+    Raises:
+        ConfigError: It is no frozen dataclass, lacks a method, or has no name, or that
+            of another sampler.
+    """
+    return register_component("sampler", SAMPLERS, cls, ("columns", "start"))

@@ -10,7 +10,9 @@ from google.protobuf import json_format
 
 from curator.config import SessionSpec, Weighting, parse_session, session_to_table
 from curator.errors import ConfigError, FeatureError
+from curator.policies import POLICIES, ForeignPolicy
 from curator.rpc.v1 import curation_pb2 as pb
+from curator.samplers import SAMPLERS, ForeignSampler
 from curator.sessions import SessionInfo
 
 __all__ = [
@@ -95,9 +97,11 @@ def columns_from_proto(
 def spec_to_proto(spec: SessionSpec) -> pb.SessionSpec:
     """Returns the message of a session specification."""
     table = session_to_table(spec)
+    policy = _component_to_proto(_mapping(table["policy"]))
+    policy.needs.extend(sorted(spec.policy.needs))
     return pb.SessionSpec(
         sampler=_component_to_proto(_mapping(table["sampler"])),
-        policy=_component_to_proto(_mapping(table["policy"])),
+        policy=policy,
         features=_FEATURES[spec.features],
         on_late=_ON_LATE[spec.on_late],
         weighting=_WEIGHTING[spec.weighting],
@@ -111,6 +115,22 @@ def _component_to_proto(table: Mapping[str, object]) -> pb.Component:
     message = pb.Component(name=str(table["name"]))
     message.fields.update({k: v for k, v in table.items() if k != "name"})  # pyright: ignore[reportArgumentType] - TOML's types are JSON's
     return message
+
+
+def _policy_from_proto(message: pb.Component) -> object:
+    table = _component_from_proto(message)
+    if message.name in POLICIES:
+        return table
+    del table["name"]
+    return ForeignPolicy(message.name, table, frozenset(message.needs))
+
+
+def _sampler_from_proto(message: pb.Component) -> object:
+    table = _component_from_proto(message)
+    if message.name in SAMPLERS:
+        return table
+    del table["name"]
+    return ForeignSampler(message.name, table)
 
 
 def _component_from_proto(message: pb.Component) -> dict[str, object]:
@@ -137,8 +157,14 @@ def _whole(value: object) -> object:
     return value
 
 
-def spec_from_proto(message: pb.SessionSpec) -> SessionSpec:
+def spec_from_proto(
+    message: pb.SessionSpec, *, may_be_foreign: bool = False
+) -> SessionSpec:
     """Returns the session specification of a message.
+
+    Args:
+        message: The message.
+        may_be_foreign: Whether policy and sampler need not be known here.
 
     Raises:
         ConfigError: It is wrong, in the words that a configuration file would get.
@@ -166,9 +192,11 @@ def spec_from_proto(message: pb.SessionSpec) -> SessionSpec:
     if message.weighting:
         table["weighting"] = _name_of(_WEIGHTING, message.weighting)
     if message.HasField("policy"):
-        table["policy"] = _component_from_proto(message.policy)
+        read = _policy_from_proto if may_be_foreign else _component_from_proto
+        table["policy"] = read(message.policy)
     if message.HasField("sampler"):
-        table["sampler"] = _component_from_proto(message.sampler)
+        read = _sampler_from_proto if may_be_foreign else _component_from_proto
+        table["sampler"] = read(message.sampler)
     return parse_session(table)
 
 
@@ -198,7 +226,7 @@ def info_from_proto(message: pb.SessionInfo) -> SessionInfo:
     """Returns what a session is and where it is."""
     return SessionInfo(
         name=message.name,
-        spec=spec_from_proto(message.spec),
+        spec=spec_from_proto(message.spec, may_be_foreign=True),
         fingerprint=message.fingerprint,
         num_examples=message.num_examples,
         num_steps_per_epoch=message.num_steps_per_epoch,

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from odd_samplers import Worst
+from odd_samplers import Listed, Worst
 
 from curator.config import Weighting
 from curator.engine._epochs import Epochs
 from curator.engine._plan_states import PlanStates
-from curator.errors import SessionError
+from curator.errors import ConfigError, SessionError
 from curator.ledger import Ledger, Report, StepRecord
 from curator.samplers import Run, Uniform
 
@@ -145,3 +145,38 @@ def test_an_earlier_epoch_is_planned_again_without_harm(ledger):
     assert epochs.super_batch(1).ids.tolist() == batches[1].ids.tolist()
     assert epochs.super_batch(3).ids.tolist() == batches[3].ids.tolist()
     assert epochs.awaited(4) == 3
+
+
+class Given:
+    """A sampler that plans what it is given, the same in each epoch."""
+
+    columns = frozenset()
+    num_examples_per_epoch = None
+
+    def __init__(self, ids, *, fixed=False):
+        self._ids = np.array(ids, np.int64)
+        if fixed:
+            self.num_examples_per_epoch = len(ids)
+
+    def start(self, _):
+        return self
+
+    def plan(self, _):
+        return Listed(self._ids)
+
+    def __repr__(self):
+        return "Given()"
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("ids", [[], [1, 2]])
+def test_an_epoch_that_no_step_fits_into_is_an_error(ledger, ids, fixed):
+    message = rf"Given\(\) planned {len(ids)} examples for epoch 0: fewer than a .* 3$"
+    with pytest.raises(ConfigError, match=message):
+        epochs_of(ledger, Given(ids, fixed=fixed)).super_batch(0)
+
+
+@pytest.mark.parametrize("ids", [[0, 1, -1], [0, 1, 10]])
+def test_ids_that_are_not_of_the_pool_are_an_error(ledger, ids):
+    with pytest.raises(ConfigError, match=r"Given\(\) gave 3 ids from .* from 0 to 9"):
+        epochs_of(ledger, Given(ids)).super_batch(0)
