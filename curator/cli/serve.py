@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 from curator.cli.command import Command
 from curator.config import Config, load_config
-from curator.errors import ConfigError
+from curator.errors import ConfigError, CuratorError
 
 if TYPE_CHECKING:
     from curator.engine import Registry
     from curator.service.metrics import MetricsServer
 
 __all__ = ["COMMAND", "serve"]
+
+_log = logging.getLogger(__name__)
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 # Of glibc's malloc.h, and how many heaps its threads share at most.
@@ -75,6 +77,11 @@ def serve(
             metrics = MetricsServer(registry, config.server.metrics)
             cleanup.callback(metrics.close)
         server = Server(registry, insecure=insecure)
+        for name in config.sessions:
+            try:
+                registry.check_recorded(name)
+            except CuratorError as error:  # others can be served all the same
+                _log.warning("session %r cannot be opened: %s", name, error)
         print(_banner(server.address, metrics, config, registry), flush=True)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         caught.recv(1)

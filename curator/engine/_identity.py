@@ -2,15 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
-from curator.config import ModelSpec, SessionSpec, did_you_mean, session_to_table
+from curator.config import (
+    ModelSpec,
+    SessionSpec,
+    did_you_mean,
+    parse_session,
+    session_to_table,
+)
 from curator.engine._drafting import pool_columns
-from curator.errors import ConfigError, PoolChangedError, SessionMismatchError
+from curator.errors import (
+    ConfigError,
+    PoolChangedError,
+    SessionMismatchError,
+    StorageError,
+)
+from curator.ledger import Ledger
 from curator.models import Scorer, ScoreTable, check_scores
 from curator.pools import Pool
 
-__all__ = ["check_identity", "check_pool", "check_table", "mismatch"]
+__all__ = [
+    "check_identity",
+    "check_pool",
+    "check_recorded",
+    "check_table",
+    "mismatch",
+    "recorded_spec",
+]
+
+
+def recorded_spec(spec: str, folder: Path) -> SessionSpec:
+    """Returns the specification that the ledger of a folder has.
+
+    Raises:
+        StorageError: It is damaged, or names what is not known here.
+    """
+    try:
+        return parse_session(json.loads(spec))
+    except (ValueError, ConfigError) as error:
+        msg = f"the ledger in {str(folder)!r}: its specification: {error}"
+        raise StorageError(msg) from error
+
+
+def check_recorded(
+    name: str, spec: SessionSpec, folder: Path, fingerprint: str
+) -> None:
+    """Checks that a ledger, which is only read, is of this specification and pool.
+
+    Raises:
+        SessionMismatchError: It is of another specification.
+        PoolChangedError: The pool's data is not what it was.
+        StorageError: It cannot be read.
+    """
+    with contextlib.closing(Ledger(folder / "ledger.sqlite", read_only=True)) as ledger:
+        known = ledger.meta()
+    if "spec" not in known:
+        return
+    recorded = recorded_spec(known["spec"], folder)
+    if spec != recorded:
+        raise mismatch(name, recorded, spec)
+    check_identity(name, spec, known, {**known, "pool": fingerprint})
 
 
 def mismatch(

@@ -18,7 +18,6 @@ from curator.config import (
     check_session_name,
     did_you_mean,
     load_extensions,
-    parse_session,
     session_to_table,
 )
 from curator.engine._epochs import start_epochs
@@ -31,7 +30,14 @@ from curator.engine._fork import (
     is_fork,
     name_is_taken,
 )
-from curator.engine._identity import check_identity, check_pool, check_table, mismatch
+from curator.engine._identity import (
+    check_identity,
+    check_pool,
+    check_recorded,
+    check_table,
+    mismatch,
+    recorded_spec,
+)
 from curator.engine._memory_limit import MemoryLimit
 from curator.engine._plan_states import PlanStates
 from curator.engine._session import SessionEngine
@@ -87,6 +93,16 @@ class Registry:
         folder = self._state / "sessions"
         existing = [path.parent.name for path in folder.glob("*/ledger.sqlite")]
         return sorted({*self.config.sessions, *existing})
+
+    def check_recorded(self, name: str) -> None:
+        """Raises what :meth:`open` would, where a configured session is another one.
+
+        Its models are not built for that, and so not compared.
+        """
+        spec = self.config.sessions[name]
+        folder = self._state / "sessions" / name
+        if (folder / "ledger.sqlite").exists():
+            check_recorded(name, spec, folder, self.pool(spec.pool).fingerprint)
 
     def pool(self, name: str) -> Pool:
         """Returns a pool by name, opening it the first time.
@@ -169,7 +185,7 @@ class Registry:
     ) -> SessionEngine:
         known = ledger.meta()
         if "spec" in known:
-            recorded = _recorded(known["spec"], folder)
+            recorded = recorded_spec(known["spec"], folder)
             if spec is not None and spec != recorded:
                 raise mismatch(name, recorded, spec)
             spec = recorded
@@ -381,16 +397,3 @@ def _claim(state: Path):
         )
         raise StorageError(msg) from error
     return file
-
-
-def _recorded(spec: str, folder: Path) -> SessionSpec:
-    """Returns the specification that a ledger has.
-
-    Raises:
-        StorageError: It is damaged.
-    """
-    try:
-        return parse_session(json.loads(spec))
-    except (ValueError, ConfigError) as error:
-        msg = f"the ledger in {str(folder)!r} is damaged: its specification: {error}"
-        raise StorageError(msg) from error

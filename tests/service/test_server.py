@@ -24,6 +24,7 @@ from curator.errors import (
     LimitError,
     ProtocolError,
     ServiceError,
+    SessionMismatchError,
     StorageError,
     UnavailableError,
     UnknownSessionError,
@@ -377,6 +378,40 @@ def test_serve_says_what_it_serves_and_stops_cleanly(folder):
     assert f"curator.connect('{server.address}')" in server.banner
     assert out.rstrip().endswith("stopped")
     assert "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_serve_says_which_session_is_another_one_than_before_and_serves_the_rest(
+    folder,
+):
+    config = folder / "server.toml"
+    text = config.read_text().split("[sessions.s]")[0]
+    sessions = (
+        text
+        + "".join(
+            f'[sessions.{name}]\npool = "pairs"\nseed = 3\nbatch_size = {size}\n'
+            for name, size in (("a", size), ("b", 8))
+        )
+        for size in (8, 16)
+    )
+    config.write_text(next(sessions))
+    with Process(folder) as server:
+        with curator.connect(server.address) as service:
+            for name in ("a", "b"):
+                train(service.open(name), 1)
+        server.stop()
+
+    config.write_text(next(sessions))
+    with Process(folder) as server:
+        with curator.connect(server.address) as service:
+            train(service.open("b"), 1)
+            with pytest.raises(SessionMismatchError):
+                service.open("a")
+        _, err = server.stop()
+
+    (warned,) = [line for line in err.splitlines() if "cannot be opened" in line]
+    assert "session 'a' cannot be opened" in warned
+    assert "batch_size: was 8, now 16" in warned
 
 
 @pytest.mark.slow
