@@ -185,11 +185,16 @@ def _summary_lines(result: Mapping[str, Any]) -> Iterator[str]:
             f"counts from the report of step {last['report_step']:,}"
         )
     for name, total in sorted(result["totals"].items()):
-        yield f"total      {name} {total:,.6g}"
+        yield f"total      {name} {_total(total)}"
     sizes = ", ".join(
         f"{name} {size / 1e6:,.1f} MB" for name, size in result["num_bytes"].items()
     )
     yield f"on disk    {sizes}"
+
+
+def _total(value: int | float) -> str:
+    """Returns a count with all its digits, anything else with six."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.6g}"
 
 
 # --- a step --------------------------------------------------------------------------
@@ -226,7 +231,7 @@ def _step_lines(result: Mapping[str, Any]) -> Iterator[str]:
     late = ", a uniform draw because scorers were late" if result["late"] else ""
     yield f"step {result['step']} of epoch {result['epoch']}, {state}; {scored}{late}"
     for name, value in sorted(result["stats"].items()):
-        yield f"  {name} {value:,.6g}"
+        yield f"  {name} {_total(value)}"
     yield f"{'row':>5} {'example':>12} {'weight':>10} {'score':>12} {'loss':>12}"
     scores, losses = result["scores"], result["losses"]
     for row, (example, weight) in enumerate(

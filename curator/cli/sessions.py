@@ -8,7 +8,6 @@ import dataclasses
 from curator.cli.command import Command, add_json, print_json
 from curator.client import connect
 from curator.config import session_to_table
-from curator.errors import ConfigError
 from curator.sessions import SessionInfo
 
 __all__ = ["COMMAND", "sessions"]
@@ -45,10 +44,6 @@ def sessions(
     Raises:
         CuratorError: The server cannot be reached, or does not let us in.
     """
-    host, _, port = target.rpartition(":")
-    if not (target.startswith("unix:") or (host and port.isdigit())):
-        msg = f"expected HOST:PORT or unix:PATH, as serve prints it; got {target!r}"
-        raise ConfigError(msg)
     tls = False if ca is None else ca
     with connect(target, tls=tls, cert=cert, key=key, retry_seconds=0.0) as service:
         found, names = service.open_sessions(), service.names()

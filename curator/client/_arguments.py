@@ -9,7 +9,7 @@ from typing import Any
 from curator.config import SessionSpec
 from curator.errors import ConfigError
 
-__all__ = ["check_session", "check_target", "check_whole"]
+__all__ = ["check_columns", "check_session", "check_target", "check_whole"]
 
 # Ways of gRPC to name a server, beside HOST:PORT; unix is followed by a path.
 _SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
@@ -26,6 +26,17 @@ def check_whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, Integral) or int(value) < least:
         msg = f"{name}: a whole number of at least {least}; got {value!r}"
         raise ValueError(msg)
+
+
+def check_columns(columns: Any) -> None:
+    """Checks names of columns: letters of a word would be taken for names.
+
+    Raises:
+        ConfigError: They are a word.
+    """
+    if isinstance(columns, str):
+        msg = f"columns: a list of names, such as [{columns!r}]; got {columns!r}"
+        raise ConfigError(msg)
 
 
 def check_session(name: Any, spec: Any) -> None:

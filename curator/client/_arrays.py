@@ -56,8 +56,9 @@ def to_losses(
         FeedbackError: They are not one number per example.
     """
     losses = to_numpy(values)
-    if losses.shape != (num_examples,) or losses.dtype.kind not in "fiu":
-        reduced = losses.size == 1 and num_examples != 1
+    is_number = losses.dtype.kind in "fiu"
+    if losses.shape != (num_examples,) or not is_number:
+        reduced = is_number and losses.size == 1 and num_examples != 1
         hint = (
             "it looks reduced already: compute the loss with reduction='none'"
             if reduced

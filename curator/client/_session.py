@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from curator.client._arguments import check_whole
+from curator.client._arguments import check_columns, check_whole
 from curator.client._arrays import to_features, to_ids, to_losses
 from curator.client._batch import Batch, Format, check_format
 from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
@@ -134,6 +134,7 @@ class Session:
         super_batches: bool,
     ) -> Iterator[Batch]:
         check_format(format_, device)
+        check_columns(columns)
         if prefetch is not None:
             check_whole("prefetch", prefetch, 1)
         self.close()

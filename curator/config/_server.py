@@ -67,10 +67,11 @@ class ServerSpec:
     def __post_init__(self) -> None:
         host, _, port = self.listen.rpartition(":")
         is_unix = self.listen.startswith("unix:") and self.listen != "unix:"
-        if not is_unix and not (host and port.isdigit() and int(port) < 65536):
+        is_address = bool(host) and (":" not in host or host.startswith("["))
+        if not is_unix and not (is_address and port.isdigit() and int(port) < 65536):
             msg = (
                 f"listen: expected 'HOST:PORT' or 'unix:PATH'; got {self.listen!r}, "
-                "for example '127.0.0.1:50051'"
+                "for example '127.0.0.1:50051' or '[::1]:50051'"
             )
             raise ValueError(msg)
         if self.metrics is not None:

@@ -95,11 +95,12 @@ class Registry:
         return sorted({*self.config.sessions, *existing})
 
     def check_recorded(self, name: str) -> None:
-        """Raises what :meth:`open` would, where a configured session is another one.
+        """Raises what :meth:`open` would of a configured session.
 
         Its models are not built for that, and so not compared.
         """
         spec = self.config.sessions[name]
+        self._check(spec, name)
         folder = self._state / "sessions" / name
         if (folder / "ledger.sqlite").exists():
             check_recorded(name, spec, folder, self.pool(spec.pool).fingerprint)

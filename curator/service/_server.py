@@ -85,11 +85,14 @@ class Server:
             else:
                 port = self._server.add_secure_port(listen, tls)
         except RuntimeError as error:
-            msg = (
-                f"cannot listen on {listen}: the port is in use, or the address is not "
-                "of this machine. Choose another server.listen, or stop what listens "
-                "there"
+            why = (
+                "its folder is not there, or cannot be written to. Choose another "
+                "server.listen, or make the folder"
+                if listen.startswith("unix:")
+                else "the port is in use, or the address is not of this machine. "
+                "Choose another server.listen, or stop what listens there"
             )
+            msg = f"cannot listen on {listen}: {why}"
             raise ServiceError(msg) from error
         self._server.start()
         for name in ("", _SERVICE.full_name):

@@ -169,7 +169,7 @@ def test_sessions_of_nobody_is_an_error(capsys):
 def test_an_address_that_is_none_is_told_at_once(capsys, target):
     assert main(["sessions", target]) == 1
 
-    assert "expected HOST:PORT or unix:PATH" in capsys.readouterr().err
+    assert "target: HOST:PORT or unix:PATH" in capsys.readouterr().err
 
 
 def test_a_place_to_listen_that_is_none_is_told(tmp_path):

@@ -68,6 +68,16 @@ def test_what_is_no_whole_number_is_told(value: Any) -> None:
         check_whole("n", value, 1)
 
 
+def test_a_word_is_no_list_of_columns(tmp_path: Path) -> None:
+    word: Any = "image"
+    with served(worlds.config(tmp_path, s=UNIFORM), kind="local") as service:
+        batches = service.open("s").batches(columns=word)
+        with pytest.raises(
+            ConfigError, match=r"names, such as \['image'\]; got 'image'"
+        ):
+            next(batches)
+
+
 def test_whole_numbers_of_numpy_are_taken() -> None:
     check_whole("n", np.int64(1), 1)
 

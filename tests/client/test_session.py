@@ -280,6 +280,7 @@ def test_a_report_may_be_repeated_and_may_name_ids(tmp_path, kind):
         (np.zeros(7), r"step 0: expected losses of shape \(8,\); .*\(7,\): one number"),
         (np.float32(0.5), r"shape \(\): it looks reduced .*reduction='none'"),
         (np.zeros(1), r"shape \(1,\): it looks reduced already"),
+        ("abc", r"got <U3 of shape \(\): one number per example"),
         (np.zeros((8, 1)), r"shape \(8, 1\)"),
         (np.array(["a"] * 8), r"expected losses of shape .*got <U1"),
     ],

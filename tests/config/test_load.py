@@ -111,6 +111,7 @@ def test_a_session_survives_its_table(extra):
         ({"server": {"port": 1}}, r"unknown key 'server.port'"),
         ({"server": {"listen": 1}}, r"server.listen: expected a valid string; got 1"),
         ({"server": {"listen": "here"}}, r"server.listen: expected 'HOST:PORT'.*here"),
+        ({"server": {"listen": "::1:50051"}}, r"expected 'HOST:PORT'.*'\[::1\]:50051'"),
         (
             {"server": {"executor": "dask"}},
             r"server.executor: .*'local'.*'ray'.*'dask'",

@@ -308,6 +308,15 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_socket_whose_folder_is_not_there_is_told(tmp_path):
+    listen = f"unix:{tmp_path / 'nowhere' / 'socket'}"
+    config = worlds.config(tmp_path / "s", s=UNIFORM, server={"listen": listen})
+    registry = Registry(config)
+    with pytest.raises(ServiceError, match=r"nowhere/socket: its folder is not there"):
+        Server(registry)
+    registry.close()
+
+
 def test_a_socket_that_a_server_has_is_not_taken_from_it(tmp_path):
     listen = f"unix:{tmp_path / 'socket'}"
     registries = [
@@ -386,6 +395,7 @@ def test_serve_says_which_session_is_another_one_than_before_and_serves_the_rest
 ):
     config = folder / "server.toml"
     text = config.read_text().split("[sessions.s]")[0]
+    text += '[sessions.c]\npool = "pairs"\nbatch_size = 1000\n'
     sessions = (
         text
         + "".join(
@@ -409,9 +419,12 @@ def test_serve_says_which_session_is_another_one_than_before_and_serves_the_rest
                 service.open("a")
         _, err = server.stop()
 
-    (warned,) = [line for line in err.splitlines() if "cannot be opened" in line]
-    assert "session 'a' cannot be opened" in warned
-    assert "batch_size: was 8, now 16" in warned
+    warned = [line for line in err.splitlines() if "cannot be opened" in line]
+    assert len(warned) == 2
+    assert "session 'c' cannot be opened" in warned[0]
+    assert "super_batch_size: at most the 200 examples" in warned[0]
+    assert "session 'a' cannot be opened" in warned[1]
+    assert "batch_size: was 8, now 16" in warned[1]
 
 
 @pytest.mark.slow
