@@ -83,7 +83,7 @@ class Diary:
             indices=np.arange(num_selected),
             weights=np.ones(num_selected, np.float32),
             remember=ids[:num_selected, None].astype(np.float32),
-            stats={"oldest": seen, "num_remembered": float(len(memory))},
+            stats={"num_oldest": seen, "num_remembered": float(len(memory))},
         )
 
 

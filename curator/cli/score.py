@@ -147,7 +147,16 @@ def _config(arguments: argparse.Namespace) -> tuple[Config, str, str]:
     """
     what, model, executor = arguments.what, arguments.model, arguments.executor
     if arguments.pool is not None:
-        return load_config(what, executor=executor), arguments.pool, model
+        try:
+            return load_config(what, executor=executor), arguments.pool, model
+        except ConfigError as error:
+            if what.endswith(".toml"):
+                raise
+            msg = (
+                f"{error}. --pool NAME is of a configuration, CONFIG.toml; beside the "
+                "files of a pool leave it out"
+            )
+            raise ConfigError(msg) from error
     if what.endswith(".toml"):
         msg = f"pool: which one of {what!r}? Name it (--pool NAME)"
         raise ConfigError(msg)

@@ -229,9 +229,13 @@ class Ledger:
                 yield ids, losses
 
     def totals(self) -> dict[str, float]:
-        """Returns the sum over all steps of each entry of their ``stats``."""
+        """Returns the sum over all steps of what their ``stats`` count or time.
+
+        A sum of means says nothing.
+        """
         rows = self._query("SELECT name, value FROM totals")
-        return {str(name): float(str(value)) for name, value in rows}
+        totals = {str(name): float(str(value)) for name, value in rows}
+        return {name: total for name, total in totals.items() if _is_sum(name)}
 
     def add_totals(self, values: Mapping[str, float]) -> None:
         """Adds to the totals what belongs to no step."""
@@ -334,6 +338,10 @@ class Ledger:
         """Closes the file."""
         with self._lock:
             self._db.close()
+
+
+def _is_sum(name: str) -> bool:
+    return name.startswith("num_") or name.endswith("_seconds")
 
 
 def _set(db: sqlite3.Connection, key: str, value: int) -> None:

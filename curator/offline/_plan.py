@@ -170,12 +170,6 @@ def _observe(
     ids, losses = step
     finite = np.isfinite(losses)
     if finite.any():
-        if ids.max() >= len(known):
-            msg = (
-                f"losses: of example {ids.max()}, and the pool has {len(known)}: they "
-                "are of another pool"
-            )
-            raise ConfigError(msg)
         known[ids[finite]] = losses[finite]
         planner.observe(ids, losses)
 

@@ -60,6 +60,12 @@ def plan_run(
             )
             raise ConfigError(msg)
         num_examples = losses.num_examples
+    if losses is not None and losses.num_examples > num_examples:
+        msg = (
+            f"losses: of example {losses.num_examples - 1}, and the pool has "
+            f"{num_examples}: they are of another pool"
+        )
+        raise ConfigError(msg)
     if num_examples > _MAX_EXAMPLES:
         msg = f"num_examples: at most {_MAX_EXAMPLES}; got {num_examples}"
         raise ConfigError(msg)

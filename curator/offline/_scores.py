@@ -9,7 +9,6 @@ Shapes: ``N`` examples that have scores, ``D`` the width of a row.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,9 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float32, Int64
 
-from curator.errors import ConfigError, StorageError
-from curator.models import ScoreTable
+from curator.errors import ConfigError
 from curator.offline._free_memory import allocate, free_memory
+from curator.offline._score_files import (
+    check_schema,
+    find_files,
+    read_footer,
+    read_manifest,
+    unreadable,
+)
+from curator.offline._subset import subset_pool
 from curator.types import Feature, PairEmbeddings
 
 __all__ = ["Scores"]
@@ -64,8 +70,8 @@ class Scores:
             ConfigError: There are none, they are not all there, or are of several runs.
             StorageError: A file cannot be read.
         """
-        files = _find(path)
-        footers = [_footer(path, file) for file in files]
+        files = find_files(path)
+        footers = [read_footer(path, file) for file in files]
         schema = footers[0].schema.to_arrow_schema()
         for file, footer in zip(files, footers, strict=True):
             if not footer.schema.to_arrow_schema().equals(schema):
@@ -78,14 +84,16 @@ class Scores:
         if not num_rows:
             msg = f"scores {str(path)!r} have no examples"
             raise ConfigError(msg)
-        manifest = _manifest(path, footers, num_rows)
-        _check_schema(path, schema)
+        manifest = read_manifest(path, footers, num_rows)
+        check_schema(path, schema)
         return cls(path, manifest, num_rows, schema, tuple(files))
 
     @property
     def pool_fingerprint(self) -> str | None:
         """Of the pool that was scored, where that is known."""
-        return None if self.manifest is None else self.manifest["pool_fingerprint"]
+        if self.manifest is None:
+            return subset_pool(self.schema.metadata)
+        return self.manifest["pool_fingerprint"]
 
     @property
     def model_fingerprint(self) -> str | None:
@@ -164,7 +172,7 @@ class Scores:
                 with pq.ParquetFile(file) as reader:
                     yield from reader.iter_batches(max_rows, columns=list(columns))
             except (OSError, pa.ArrowException) as error:
-                raise _unreadable(self.path, file, error) from error
+                raise unreadable(self.path, file, error) from error
 
     def read(self, output: str, *, scratch: Path | None = None) -> Feature:
         """Returns one output, in the order of the ids; NaN for a null.
@@ -296,78 +304,6 @@ class Scores:
             )
             raise ConfigError(msg)
         return found.pop()
-
-
-def _find(path: Path) -> list[Path]:
-    if not path.exists():
-        msg = f"no scores at {str(path)!r}: no such file or folder"
-        raise ConfigError(msg)
-    if not path.is_dir():
-        return [path]
-    files = sorted(
-        file for file in path.glob("*.parquet") if not file.name.startswith((".", "_"))
-    )
-    if not files:
-        msg = (
-            f"no scores in {str(path)!r}: no files that end in .parquet. 'curator "
-            "score' writes such a folder"
-        )
-        raise ConfigError(msg)
-    return files
-
-
-def _footer(path: Path, file: Path) -> pq.FileMetaData:
-    try:
-        return pq.read_metadata(file)
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(path, file, error) from error
-
-
-def _unreadable(path: Path, file: Path, error: Exception) -> Exception:
-    where = f"scores {str(path)!r}: {file.name!r}"
-    if isinstance(error, OSError) and error.errno:
-        return StorageError(f"{where} cannot be read: {error.strerror or error}")
-    return ConfigError(f"{where} is not a whole Parquet file: {error}")
-
-
-def _manifest(
-    path: Path, footers: list[pq.FileMetaData], num_rows: int
-) -> dict[str, Any] | None:
-    """Returns what all files say they are of; None where they say nothing."""
-    found = {_metadata(footer).get(ScoreTable.MANIFEST_KEY) for footer in footers}
-    if len(found) > 1:
-        msg = (
-            f"scores {str(path)!r} has files of different runs of scoring; expected "
-            "those of one: take the others out"
-        )
-        raise ConfigError(msg)
-    (text,) = found
-    if text is None:
-        return None
-    manifest = json.loads(text)
-    if num_rows != manifest["num_examples"]:
-        msg = (
-            f"scores {str(path)!r} are of {num_rows} of {manifest['num_examples']} "
-            "examples: scoring is not finished. Run the same 'curator score' again, "
-            "which continues"
-        )
-        raise ConfigError(msg)
-    return manifest
-
-
-def _metadata(footer: pq.FileMetaData) -> dict[bytes, bytes]:
-    return footer.metadata or {}
-
-
-def _check_schema(path: Path, schema: pa.Schema) -> None:
-    names = schema.names
-    is_id = _ID in names and pa.types.is_integer(schema.field(_ID).type)
-    if not is_id or len(set(names)) < len(names):
-        msg = (
-            f"scores {str(path)!r} have the columns {', '.join(names) or 'none'}; "
-            f"expected {_ID!r}, integers, and outputs, each once"
-        )
-        raise ConfigError(msg)
 
 
 def _is_number(kind: pa.DataType) -> bool:

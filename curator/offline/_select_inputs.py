@@ -108,7 +108,9 @@ class Inputs:
             msg = (
                 f"{what} needs {', '.join(of_models)}, which two models say: give the "
                 "scores of each, as learner and reference (--learner SCORES "
-                "--reference SCORES)"
+                "--reference SCORES). SCORES that have all of it serve one of the two: "
+                "say which by the policy's options, such as -o loss=reference.loss or "
+                "-o embeddings=learner.embeddings"
             )
             raise ConfigError(msg)
         for need in sorted(needs):

@@ -19,7 +19,7 @@ from jaxtyping import Float32, Int64
 from curator.errors import ConfigError, StorageError
 from curator.files import creating
 
-__all__ = ["Subset", "read_subset", "write_subset"]
+__all__ = ["Subset", "read_subset", "subset_pool", "write_subset"]
 
 _SCHEMA = pa.schema(
     [
@@ -105,3 +105,12 @@ def read_subset(path: Path) -> Subset:
         scores=scores.to_numpy() if has_scores else None,
         metadata=metadata,
     )
+
+
+def subset_pool(metadata: Mapping[bytes, bytes] | None) -> str | None:
+    """Returns the fingerprint of a subset's pool, by its file's metadata, if known."""
+    text = (metadata or {}).get(Subset.KEY)
+    try:
+        return None if text is None else json.loads(text)["pool_fingerprint"]
+    except (ValueError, KeyError):  # of another program, that has the same key
+        return None

@@ -81,6 +81,10 @@ def test_a_pool_and_a_model_may_be_files(
     assert main(["score", pool, *ours, str(folder / "files")]) == 0
     assert " of 'pool.parquet' by 'classes' in " in capsys.readouterr().out
     assert contents(folder / "files") == written
+    with_pool = ["score", pool, "--pool", "p", "--model", "m", "--out", "o"]
+    assert main(with_pool) == 1
+    assert "beside the files of a pool leave it out" in capsys.readouterr().err
+
     # What one call began the other goes on with.
     assert main(["score", pool, *ours, str(folder / "out")]) == 0
     assert capsys.readouterr().out.startswith("all 250 examples are in ")

@@ -166,7 +166,7 @@ def test_policy_sees_what_it_remembered_of_reported_steps(tmp_path, kind):
         remembered = [id_ for batch in ids[: max(0, step - 1)] for id_ in batch][-5:]
         stats = ledger.step(step).stats
         assert stats["num_remembered"] == len(remembered)
-        assert stats["oldest"] == (remembered[0] if remembered else -1)
+        assert stats["num_oldest"] == (remembered[0] if remembered else -1)
     ledger.close()
 
 

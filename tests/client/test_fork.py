@@ -163,7 +163,7 @@ def test_what_the_policy_remembers_comes_along(tmp_path, kind):
         train(fork, 3)
 
     mine, forks = totals(tmp_path, "s"), totals(tmp_path, "b")
-    for name in ("num_remembered", "oldest"):
+    for name in ("num_remembered", "num_oldest"):
         assert forks[name] == mine[name]
 
 
@@ -185,7 +185,7 @@ def test_a_policy_that_remembers_is_forked_at_its_newest_step(
 
     stop = 12 + len(ahead)
     mine, forks = totals(tmp_path, "s", stop), totals(tmp_path, "b", stop)
-    for name in ("num_remembered", "oldest"):
+    for name in ("num_remembered", "num_oldest"):
         assert forks[name] == mine[name]
 
 

@@ -130,8 +130,9 @@ def test_ids_and_weights_come_back_to_the_last_bit(tmp_path_factory, ids, weight
 
 
 def test_totals_sum_what_steps_cost(ledger):
-    ledger.append(record(0, stats={"scoring_seconds": 0.5}, late=True))
-    ledger.append(record(1, stats={"scoring_seconds": 0.25}))
+    # A sum of means would say nothing.
+    ledger.append(record(0, stats={"scoring_seconds": 0.5, "a_mean": 1.0}, late=True))
+    ledger.append(record(1, stats={"scoring_seconds": 0.25, "a_mean": 2.0}))
 
     assert ledger.totals() == {"scoring_seconds": 0.75, "num_late": 1.0}
 

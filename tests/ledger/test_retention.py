@@ -64,7 +64,7 @@ def record(step, size=4):
         epoch=0,
         ids=np.arange(size, dtype=np.int64),
         weights=np.ones(size, np.float32),
-        stats={"seconds": 1.0},
+        stats={"scoring_seconds": 1.0},
     )
 
 
@@ -83,7 +83,7 @@ def test_steps_and_reports_before_a_step_go_and_totals_stay(ledger):
     assert ledger.reports(599) == []
     assert len(ledger.reports(600)) == 1
     assert (ledger.num_defined(), ledger.next_step()) == (700, 700)
-    assert ledger.totals()["seconds"] == 700
+    assert ledger.totals()["scoring_seconds"] == 700
 
 
 def test_what_is_gone_stays_gone_after_reopening(path, ledger):

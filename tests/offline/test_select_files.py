@@ -88,6 +88,25 @@ def test_columns_of_the_pool_are_features_and_conditions(
     }
 
 
+def test_a_subset_of_a_subset_is_of_the_same_pool(
+    pooled: tuple[Config, Path], tmp_path: Path, out: Path
+) -> None:
+    config, scores = pooled
+    first = tmp_path / "first.parquet"
+    select(job(first, scores=scores, policy=TopK(score="loss"), num_selected=9), config)
+    again = {"scores": first, "where": "score > 0", "pool": "p"}
+    pool = pq.read_table(tmp_path / "pool.parquet")
+
+    select(job(out, **again), config)
+
+    known = read_subset(first).metadata["pool_fingerprint"]
+    assert known is not None
+    assert read_subset(out).metadata["pool_fingerprint"] == known
+    pq.write_table(pool[::-1], tmp_path / "pool.parquet")
+    with pytest.raises(ConfigError, match="pool 'p' is not the one that was scored"):
+        select(job(tmp_path / "other.parquet", **again), config)
+
+
 def test_columns_copied_beside_the_scores_need_no_pool(
     tmp_path: Path, out: Path
 ) -> None:
