@@ -41,4 +41,9 @@ def main(target: str, *files: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) not in (2, 3, 5):
+        sys.exit("healthcheck.py HOST:PORT [CA.pem [CERT.pem KEY.pem]]")
+    try:
+        main(*sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"healthcheck.py: {error}")

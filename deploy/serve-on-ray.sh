@@ -6,9 +6,16 @@
 # A Ray driver, which the service is, needs a node on its machine, and has to see the
 # node's processes. This one offers no CPU and no GPU, so nothing runs on it. When the
 # cluster goes away it ends, and is started again until there is a cluster to join; the
-# service itself goes on. For containers: what is left running ends with them.
+# service itself goes on. For containers, whose image has workers/ beside this script: what
+# is left running ends with them.
 set -eu
 : "${RAY_ADDRESS:?HOST:PORT of the head of a Ray cluster}"
+
+serve="$(dirname "$0")/workers/serve.py"
+[ -f "$serve" ] || {
+    echo "no $serve: this is for the image; elsewhere run workers/serve.py beside a 'ray start'" >&2
+    exit 2
+}
 
 stay_joined() {
     while :; do
@@ -17,4 +24,4 @@ stay_joined() {
 }
 
 stay_joined >&2 &
-exec python "$(dirname "$0")/workers/serve.py" "$@"
+exec python "$serve" "$@"

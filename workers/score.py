@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from curator.cli.score import add_arguments, score
-from curator.errors import CuratorError
-
 
 def main() -> int:
     """Scores a pool and returns the exit status."""
+    # Imported here, which takes a second in which Ctrl-C may come.
+    from curator.cli.score import add_arguments, score
+    from curator.errors import CuratorError
+
     parser = argparse.ArgumentParser(
         description="Score every example of a pool with a model, to Parquet files."
     )
@@ -29,9 +30,10 @@ def main() -> int:
     except CuratorError as error:
         print(f"score.py: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before there was anything to finish
-        return 130
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before there was anything to finish
+        sys.exit(130)

@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from curator.cli.serve import serve
-from curator.errors import CuratorError
-
 
 def main() -> int:
     """Serves a configuration and returns the exit status."""
+    # Imported here, which takes a second in which Ctrl-C may come.
+    from curator.cli.serve import serve
+    from curator.errors import CuratorError
+
     parser = argparse.ArgumentParser(
         description="Serve the sessions of a configuration until SIGTERM."
     )
@@ -39,4 +40,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before there was anything to stop
+        sys.exit(130)

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from curator.cli.command import Command
@@ -42,7 +43,8 @@ def serve(
         insecure: Whether other machines may reach it without TLS or tokens.
 
     Returns:
-        0 after a clean shutdown.
+        0 after a clean shutdown. A signal that comes before anything is served ends
+        the process, with 0, too.
 
     Raises:
         CuratorError: The configuration is wrong, the port is in use, or the state
@@ -58,7 +60,7 @@ def serve(
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    caught = _catch_stops()
+    stops = _Stops()
     config = load_config(config_path)
     if listen is not None:
         try:
@@ -82,29 +84,53 @@ def serve(
                 registry.check_recorded(name)
             except CuratorError as error:  # others can be served all the same
                 _log.warning("session %r cannot be opened: %s", name, error)
+        stops.is_serving = True
         print(_banner(server.address, metrics, config, registry), flush=True)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
-        caught.recv(1)
+        stops.wait()
         print("stopping: clients resume when the server is back", flush=True)
         server.stop()
     print("stopped", flush=True)
     return 0
 
 
-def _catch_stops() -> socket.socket:
-    """Returns a socket that has something to receive once a signal to stop came.
+class _Stops:
+    """What a signal to stop does: it ends a start at once, and a service in order.
 
-    They are blocked, so that threads and processes that start now leave them to this
-    thread, which unblocks them when it has nothing to do but wait. BLAS has had threads
-    since NumPy was imported: one of those may get a signal that comes before, too.
+    Opening a pool may take minutes, in which nothing is served and nothing is lost.
+
+    Attributes:
+        is_serving: Whether there is a service to end in order.
     """
-    caught, catcher = socket.socketpair()
-    catcher.setblocking(False)
-    signal.set_wakeup_fd(catcher.detach())
-    for stop in _STOPS:
-        signal.signal(stop, _go_on)  # not the default, which is to end at once
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    return caught
+
+    def __init__(self) -> None:
+        """Catches the signals from now on.
+
+        They are blocked, so that threads and processes that start now leave them to the
+        thread that waits for them. BLAS has had threads since NumPy was imported: one
+        of those may get a signal, too, so what is waited for is what Python writes of
+        it.
+        """
+        self.is_serving = False
+        self._stopped = threading.Event()
+        caught, catcher = socket.socketpair()
+        catcher.setblocking(False)
+        signal.set_wakeup_fd(catcher.detach())
+        for stop in _STOPS:
+            signal.signal(stop, _go_on)  # not the default, which is to end at once
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        threading.Thread(target=self._watch, args=[caught], daemon=True).start()
+
+    def wait(self) -> None:
+        """Waits for one."""
+        self._stopped.wait()
+
+    def _watch(self, caught: socket.socket) -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        caught.recv(1)
+        if not self.is_serving:
+            print("stopped before anything was served", file=sys.stderr, flush=True)
+            os._exit(0)
+        self._stopped.set()
 
 
 def _go_on(*_: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from curator.config import is_local
+from curator.config import check_key_pair, is_local
 from curator.errors import ConfigError
 
 __all__ = ["Credentials"]
@@ -64,13 +64,17 @@ class Credentials:
             raise ConfigError(msg)
         if tls is False:
             return cls(token=token)
+        root = None if tls is True else _read("tls", tls)
+        private_key = None if key is None else _read("key", key)
+        chain = None if cert is None else _read("cert", cert)
+        if cert is not None and key is not None:
+            try:
+                check_key_pair(cert, key)
+            except ValueError as error:
+                msg = f"cert and key: {error}"
+                raise ConfigError(msg) from None
         return cls(
-            tls=grpc.ssl_channel_credentials(
-                root_certificates=None if tls is True else _read("tls", tls),
-                private_key=None if key is None else _read("key", key),
-                certificate_chain=None if cert is None else _read("cert", cert),
-            ),
-            token=token,
+            tls=grpc.ssl_channel_credentials(root, private_key, chain), token=token
         )
 
     def channel(self, target: str, options: Sequence[tuple[str, Any]]) -> grpc.Channel:

@@ -88,7 +88,7 @@ class GrpcTransport:
             msg = (
                 f"no curator server at {target} after {timeout:g} s: start one with "
                 "`curator serve CONFIG.toml`, or check the address, and whether that "
-                f"server has TLS ({reason})"
+                f"server has TLS or asks for a certificate (cert=, key=) ({reason})"
             )
             raise UnavailableError(msg) from None
         self._stub = curation_pb2_grpc.CurationServiceStub(self._channel)

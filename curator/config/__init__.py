@@ -20,7 +20,13 @@ from curator.config._load import (
 )
 from curator.config._one_off import one_off_config
 from curator.config._ray import RaySpec
-from curator.config._security import Permission, TlsSpec, TokenSpec, is_local
+from curator.config._security import (
+    Permission,
+    TlsSpec,
+    TokenSpec,
+    check_key_pair,
+    is_local,
+)
 from curator.config._server import ServerSpec
 from curator.config._specs import (
     MODEL_OUTPUTS,
@@ -46,6 +52,7 @@ __all__ = [
     "TokenSpec",
     "Weighting",
     "batches_to_table",
+    "check_key_pair",
     "check_references",
     "check_session_name",
     "did_you_mean",

@@ -46,6 +46,14 @@ class RaySpec:
     joint_shards: bool = False
 
     def __post_init__(self) -> None:
+        host, _, port = self.address.rpartition(":")
+        is_head = bool(host) and "/" not in host and port.isdigit()
+        if self.address not in ("auto", "local") and not is_head:
+            msg = (
+                "address: expected 'HOST:PORT' of a cluster's head, 'auto' or 'local'; "
+                f"got {self.address!r}"
+            )
+            raise ValueError(msg)
         if self.max_scorers == 1 and self.min_scorers > 1:
             object.__setattr__(self, "max_scorers", self.min_scorers)
         for name, least in (

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 
 from curator.errors import ConfigError
 
-__all__ = ["Permission", "TlsSpec", "TokenSpec", "is_local"]
+__all__ = ["Permission", "TlsSpec", "TokenSpec", "check_key_pair", "is_local"]
 
 Permission: TypeAlias = Literal["read", "report", "publish", "open", "administer"]
 """What a token may do: ``read`` sessions and their batches, ``report`` and select,
@@ -108,3 +108,24 @@ def is_local(address: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def check_key_pair(cert: str | Path, key: str | Path) -> None:
+    """Checks a certificate and its key, with which gRPC would fail later, or worse.
+
+    Raises:
+        OSError: One cannot be read.
+        ValueError: They are none, or do not belong together.
+    """
+    import ssl  # which takes as long to import as all of this package
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # With a password, lest OpenSSL asks the terminal for one.
+        context.load_cert_chain(cert, key, password="")
+    except ssl.SSLError as error:
+        msg = (
+            f"{cert} and {key} are no certificate and its unencrypted key, in PEM "
+            f"({error.reason or error})"
+        )
+        raise ValueError(msg) from None

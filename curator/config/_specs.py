@@ -248,6 +248,10 @@ class SessionSpec:
                 why = " (the batch size)" if name == "super_batch_size" else ""
                 msg = f"{name}: at least {least}{why}; got {value}"
                 raise ValueError(msg)
+        repeated = [n for n in self.columns or [] if (self.columns or []).count(n) > 1]
+        if repeated:
+            msg = f"columns: each one once; got {repeated[0]!r} twice or more"
+            raise ValueError(msg)
         if not -(2**63) <= self.seed < 2**63:
             msg = f"seed: a 64-bit integer; got {self.seed}"
             raise ValueError(msg)

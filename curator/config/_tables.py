@@ -24,7 +24,10 @@ def entries_of(kind: str, value: object) -> list[tuple[str, str, Table]]:
 
 def table_of(where: str, value: object) -> Table:
     if not isinstance(value, Mapping):
-        msg = f"{where}: expected a table; got {value!r}"
+        # Where a token may have been written in the wrong place, it is not shown.
+        secret = where.startswith("server.tokens")
+        found = f"a {type(value).__name__}" if secret else repr(value)
+        msg = f"{where}: expected a table; got {found}"
         raise ConfigError(msg)
     return cast("Table", value)
 

@@ -73,7 +73,14 @@ class Publication:
                 return False
         file, digest = self._snapshots.receive(chunks, num_bytes)
         try:
-            self._executor.check_snapshot(file)
+            try:
+                self._executor.check_snapshot(file)
+            except SnapshotError as error:
+                # Who publishes has no such file, and need not know where it lies.
+                known = str(error).replace(
+                    f"weights {str(file)!r}", "published weights"
+                )
+                raise SnapshotError(known) from None
             with self._condition:
                 if self._is_settled(snapshot_step, report_step):
                     return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -23,6 +24,7 @@ THREAD = "curator-ray-connection"
 
 _RETRY_SECONDS = 2.0
 _TELL_SECONDS = 30.0
+_ATTEMPT_SECONDS = 60.0
 
 # Ray has hardly any types.
 _ray = cast("Any", ray)
@@ -79,7 +81,10 @@ class RayConnection:
                     if left <= 0 and self._failure:
                         raise ScoringError(self._failure)
                     # An attempt that has begun says what is wrong, so it may end.
-                    self._changed.wait(left if left > 0 else None)
+                    # Ray has some that do not.
+                    if left <= -_ATTEMPT_SECONDS:
+                        raise ScoringError(_failure(spec, "nothing answers"))
+                    self._changed.wait(left if left > 0 else left + _ATTEMPT_SECONDS)
             finally:
                 self._num_waiting -= 1
                 self._changed.notify_all()
@@ -117,7 +122,10 @@ def _connected(spec: RaySpec) -> str:
             own: dict[str, object] = {"include_dashboard": False}
         else:
             own = {}
-            host, _, port = spec.address.rpartition(":")
+            address = spec.address
+            if address == "auto":
+                address = os.environ.get("RAY_ADDRESS", address)
+            host, _, port = address.rpartition(":")
             if host and port.isdigit():
                 # Ray itself takes minutes to say that nobody is there.
                 socket.create_connection((host, int(port)), _RETRY_SECONDS).close()
@@ -126,10 +134,16 @@ def _connected(spec: RaySpec) -> str:
         )
     except Exception as error:
         _ray.shutdown()
-        return (
-            f"no Ray cluster at ray.address = {spec.address!r}: "
-            f"{' '.join(str(error).split())[:300]}. Start one on this machine with "
-            "`ray start --head`, or join this machine to one with "
-            "`ray start --address=HOST:PORT`"
-        )
+        return _failure(spec, " ".join(str(error).split())[:300])
     return ""
+
+
+def _failure(spec: RaySpec, why: str) -> str:
+    address = repr(spec.address)
+    if spec.address == "auto" and "RAY_ADDRESS" in os.environ:
+        address += f" (RAY_ADDRESS: {os.environ['RAY_ADDRESS']!r})"
+    return (
+        f"no Ray cluster at ray.address = {address}: {why}. Start one on this machine "
+        "with `ray start --head`, or join this machine to one with "
+        "`ray start --address=HOST:PORT`"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from curator.engine._ray_process import RayProcess
 from curator.engine._reference_cache import Cached, ReferenceCache
 from curator.engine._remote_scorer import Counts
 from curator.engine._scoring_worker import outputs_of
-from curator.errors import SnapshotError
+from curator.errors import ScoringError, SnapshotError
 from curator.models import Scorer, ScoreTable
 from curator.pools import Pool
 from curator.scores import shard_rows
@@ -91,7 +92,8 @@ class RayExecutor:
         """Ends the scorers of this session. What is being scored fails."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._process.is_used:
-            self._process.call("stop", self._plan.session)
+            with contextlib.suppress(ScoringError):  # without a driver, no scorers
+                self._process.call("stop", self._plan.session)
         self._threads.shutdown(wait=True)
 
     def _run(self, request: ScoringRequest) -> ScoringResult:

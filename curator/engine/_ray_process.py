@@ -98,6 +98,11 @@ class RayProcess:
             return self._driver
 
     def _start(self) -> Any:
+        """Starts the process and returns the driver in it.
+
+        Raises:
+            ScoringError: It ends before it answers, or does not answer.
+        """
         key = secrets.token_bytes(32)
         process = subprocess.Popen(
             [sys.executable, "-m", "curator.engine._ray_main"],
@@ -107,24 +112,17 @@ class RayProcess:
             # Ctrl-C in a terminal is for the service, which then stops this one.
             start_new_session=True,
         )
+        try:
+            driver = _driver_of(process, key)
+        except (OSError, EOFError) as error:
+            _end(process)
+            msg = f"Ray's driver has been started and does not answer: {error}"
+            raise ScoringError(msg) from error
+        except BaseException:
+            _end(process)
+            raise
         self._process = process
-        stdin, stdout = process.stdin, process.stdout
-        if stdin is None or stdout is None:
-            msg = "Ray's driver has no pipes"
-            raise ScoringError(msg)
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(f"{key.hex()}\n")
-            stdin.flush()
-        address = stdout.readline().strip()
-        if not address.startswith("address "):
-            process.wait()
-            msg = address.removeprefix("error ") or (
-                f"Ray's driver ended with status {process.returncode} before it started"
-            )
-            raise ScoringError(msg)
-        manager = Manager(address.removeprefix("address "), key)
-        manager.connect()
-        return cast("Any", manager).driver()
+        return driver
 
     def _discard(self, driver: object) -> None:
         """Forgets a driver that is gone, once."""
@@ -134,12 +132,7 @@ class RayProcess:
             process, self._process, self._driver = self._process, None, None
             self.num_restarts += 1
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        pipe.close()
+            _end(process)
             _log.warning(
                 "Ray's driver ended with status %s: starting another one",
                 process.returncode,
@@ -162,6 +155,36 @@ class RayProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _driver_of(process: subprocess.Popen[str], key: bytes) -> Any:
+    stdin, stdout = process.stdin, process.stdout
+    if stdin is None or stdout is None:
+        msg = "Ray's driver has no pipes"
+        raise ScoringError(msg)
+    with contextlib.suppress(BrokenPipeError):
+        stdin.write(f"{key.hex()}\n")
+        stdin.flush()
+    address = stdout.readline().strip()
+    if not address.startswith("address "):
+        process.wait()
+        msg = address.removeprefix("error ") or (
+            f"Ray's driver ended with status {process.returncode} before it started"
+        )
+        raise ScoringError(msg)
+    manager = Manager(address.removeprefix("address "), key)
+    manager.connect()
+    return cast("Any", manager).driver()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a process that is no longer asked anything."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
 
 Manager.register("driver")

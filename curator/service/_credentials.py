@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import grpc
 
-from curator.config import TlsSpec
+from curator.config import TlsSpec, check_key_pair
 from curator.errors import ConfigError
 
 __all__ = ["Certificates"]
@@ -93,15 +93,7 @@ class Certificates:
         """Raises ``ValueError`` where gRPC would fail to use the files, or worse."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         cert, key, *client_ca = map(str, self._paths)
-        try:
-            # With a password, lest OpenSSL asks the terminal for one.
-            context.load_cert_chain(cert, key, password="")
-        except ssl.SSLError as error:
-            msg = (
-                f"{cert} and {key} are no certificate and its unencrypted key, in PEM "
-                f"({error.reason or error})"
-            )
-            raise ValueError(msg) from None
+        check_key_pair(cert, key)
         for path in client_ca:
             try:
                 context.load_verify_locations(path)

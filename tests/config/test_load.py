@@ -110,6 +110,14 @@ def test_a_session_survives_its_table(extra):
         ({"severs": {}}, r"unknown key 'severs'.*Known: models, pools, ray, serv"),
         ({"server": {"port": 1}}, r"unknown key 'server.port'"),
         ({"server": {"listen": 1}}, r"server.listen: expected a valid string; got 1"),
+        (
+            {"server": {"tokens": {"trainer": "a secret"}}},
+            r"server.tokens.trainer: expected a table; got a str$",
+        ),
+        (
+            {"sessions": {"s": {"pool": "p", "batch_size": 2, "columns": ["a", "a"]}}},
+            r"sessions.s.columns: each one once; got 'a' twice or more",
+        ),
         ({"server": {"listen": "here"}}, r"server.listen: expected 'HOST:PORT'.*here"),
         ({"server": {"listen": "::1:50051"}}, r"expected 'HOST:PORT'.*'\[::1\]:50051'"),
         (
@@ -123,6 +131,9 @@ def test_a_session_survives_its_table(extra):
         ({"ray": {}}, r"ray: this table needs server.executor = 'ray'"),
         (on_ray(scorers=1), r"unknown key 'ray.scorers' \(did you mean 'min_scorers'"),
         (on_ray(min_scorers=0), r"ray.min_scorers: at least 1; got 0"),
+        (on_ray(address="head"), r"ray.address: expected 'HOST:PORT' of .*got 'head'"),
+        (on_ray(address=""), r"ray.address: expected 'HOST:PORT' .*; got ''"),
+        (on_ray(address="ray://head:10001"), r"ray.address: .*got 'ray://head:10001'"),
         (
             on_ray(min_scorers=4, max_scorers=2),
             r"ray.max_scorers: at least 4 \(min_scorers\); got 2",

@@ -103,11 +103,19 @@ def test_the_script_is_a_program_that_needs_an_address(repository):
     assert process.returncode != 0
     assert "RAY_ADDRESS" in process.stderr
 
+    environment["RAY_ADDRESS"] = "localhost:1"
+    process = subprocess.run(
+        [script, "server.toml"], env=environment, capture_output=True, text=True
+    )
+
+    assert process.returncode == 2  # and no loop is left that joins the cluster
+    assert "this is for the image" in process.stderr
+
 
 @pytest.mark.slow
 def test_the_health_check_tells_a_server_from_none(repository, tmp_path):
-    def check(target):
-        command = [sys.executable, repository / "deploy/healthcheck.py", target]
+    def check(*arguments):
+        command = [sys.executable, repository / "deploy/healthcheck.py", *arguments]
         return subprocess.run(command, capture_output=True, text=True)
 
     with served(worlds.config(tmp_path)) as service:
@@ -117,3 +125,8 @@ def test_the_health_check_tells_a_server_from_none(repository, tmp_path):
 
     assert (there.returncode, there.stderr) == (0, "")
     assert (gone.returncode, gone.stderr) == (1, f"{target}: UNAVAILABLE\n")
+    for arguments in ((), (target, "ca", "cert"), (target, tmp_path / "none.pem")):
+        wrong = check(*arguments)
+        assert wrong.returncode == 1
+        assert wrong.stderr.startswith("healthcheck.py")
+        assert len(wrong.stderr.splitlines()) == 1

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from curator.config import RaySpec
+from curator.engine import _ray_connection
 from curator.engine._ray_connection import THREAD, RayConnection
 from curator.errors import ScoringError
 
@@ -57,6 +58,33 @@ def test_all_who_wait_are_told_what_is_wrong(caplog):
     warnings = [r for r in caplog.records if r.name.endswith("_ray_connection")]
     # Eight waits one after the other would be eight times the attempts.
     assert len(warnings) == 1
+
+
+def test_the_cluster_of_the_environment_is_told_too(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", NOWHERE)
+    spec = RaySpec(address="auto", start_seconds=0.01)
+
+    message = rf"'auto' \(RAY_ADDRESS: '{NOWHERE}'\): .*refused"
+    with pytest.raises(ScoringError, match=message):
+        RayConnection(lambda: None).wait(spec, lambda: True)
+
+
+def test_an_attempt_that_does_not_end_is_not_waited_for_for_ever(monkeypatch):
+    begun, may_end = threading.Event(), threading.Event()
+
+    def connected(_):
+        begun.set()
+        may_end.wait(HANG)
+        return "late"
+
+    monkeypatch.setattr(_ray_connection, "_connected", connected)
+    monkeypatch.setattr(_ray_connection, "_ATTEMPT_SECONDS", 0.01)
+    spec = RaySpec(address=NOWHERE, start_seconds=0.01)
+
+    with pytest.raises(ScoringError, match=r"no Ray cluster at .*: nothing answers"):
+        RayConnection(lambda: None).wait(spec, lambda: True)
+    assert begun.is_set()
+    may_end.set()
 
 
 def test_whoever_is_not_wanted_any_more_waits_no_longer():

@@ -3,11 +3,13 @@
 import os
 import queue
 import signal
+import subprocess
 import threading
 
 import pytest
 
 from curator.config import RaySpec
+from curator.engine import _ray_process
 from curator.engine._hosted_scorer import ScoringPlan
 from curator.engine._ray_process import RayProcess
 from curator.errors import ScoringError
@@ -57,4 +59,27 @@ def test_a_driver_that_ends_again_and_again_is_an_error_and_not_a_hang():
     # The next call is asked of a driver of its own.
     assert process.call("num_ready", "s") == 0
     assert process.num_restarts == 3
+    process.close()
+
+
+def test_a_driver_that_cannot_be_reached_is_ended_and_told(monkeypatch):
+    started = []
+
+    def connect(_):
+        raise FileNotFoundError(2, "No such file or directory")
+
+    class Popen(subprocess.Popen[str]):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(_ray_process.Manager, "connect", connect)
+    monkeypatch.setattr(_ray_process.subprocess, "Popen", Popen)
+    process = RayProcess()
+
+    with pytest.raises(ScoringError, match=r"does not answer: .*No such file"):
+        process.call("open", PLAN)
+
+    (child,) = started
+    assert child.returncode == -signal.SIGKILL
     process.close()

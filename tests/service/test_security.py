@@ -128,6 +128,15 @@ def test_batches_come_over_tls(ca, ca_file, tmp_path):
         assert len(train(service.open("uniform"), 3)) == 3
 
 
+def test_a_key_of_another_certificate_is_told_at_once(ca, ca_file, tmp_path):
+    cert, _ = issue(ca, tmp_path, "client")
+    _, key = issue(ca, tmp_path, "other")
+
+    message = r"cert and key: .*client.pem and .*other.key are no certificate and its"
+    with pytest.raises(ConfigError, match=message):
+        curator.connect("localhost:1", tls=ca_file, cert=cert, key=key, timeout=1e9)
+
+
 def test_a_server_of_another_ca_is_not_talked_to(ca, tmp_path):
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
