@@ -89,6 +89,8 @@ def derive(
         with (folder / f".{kind}-{source}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
+                for unfinished in folder.glob(f".{stem}*"):  # of one that was killed
+                    unfinished.unlink(missing_ok=True)
                 _make(path, kind, files, build, progress)
                 _delete_stale(folder, stem, path)
             else:  # another process has made it

@@ -1,5 +1,7 @@
 import logging
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -96,6 +98,27 @@ def test_failure_leaves_nothing(source, tmp_path):
         derive(tmp_path / "c", "upper", [file_at(source)], fail)
 
     assert names(tmp_path / "c") == []
+
+
+def test_what_was_being_made_when_the_process_was_killed_is_deleted(source, tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from curator.pools._derived import derive
+from curator.pools._files import file_at
+
+def killed(target, progress):
+    target.write_bytes(b"half")
+    os._exit(1)
+
+derive(Path({str(tmp_path / "c")!r}), "upper", [file_at(Path({str(source)!r}))], killed)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = [p for p in (tmp_path / "c").glob(".upper*") if p.suffix != ".lock"]
+
+    derive(tmp_path / "c", "upper", [file_at(source)], Upper(source))
+
+    assert not left.exists()
 
 
 def test_file_that_changes_meanwhile_is_told(source, tmp_path):
