@@ -22,12 +22,15 @@ from curator.pools._csv_types import (
 )
 from curator.pools._derived import cache_folder, derive, local_copies
 from curator.pools._files import PoolFile, common_schema, find_files
-from curator.pools._packed import unpacked
+from curator.pools._packed import Unpacked, unpacked
 from curator.progress import Progress
 
 __all__ = ["csv_pool"]
 
 _csv: Any = csv  # the module has no types
+# What readers are given after a file's last byte: empty lines, which they skip. If a
+# quote is open there, its cell ends with them, and no other cell ends so.
+_END = b"\n\r\r\n\r\n\n\r\r\r\n\n\r\n\r\r"
 
 
 def csv_pool(path: str | Path, *, fingerprint_cache: Path | None = None) -> ArrowPool:
@@ -44,8 +47,8 @@ def csv_pool(path: str | Path, *, fingerprint_cache: Path | None = None) -> Arro
         fingerprint_cache: Where the files' digests are kept, to hash them once only.
 
     Raises:
-        PoolError: There is no such file, one cannot be read, their names differ, or a
-            row has more or fewer cells; the message names the row.
+        PoolError: There is no such file, one cannot be read, their names differ, a row
+            has more or fewer cells, or a quote does not end; the message names the row.
     """
     folder = cache_folder(fingerprint_cache)
     files = local_copies(find_files(path, "csv"), folder)
@@ -69,8 +72,11 @@ def _infer(files: Sequence[PoolFile], progress: Progress) -> pa.Schema:
     has_value = dict.fromkeys(names.names, False)
     num_rows = 0
     for file in files:
+        row = 1  # the names
         for batch in _batches(file, names, progress):
             num_rows += len(batch)
+            row += len(batch)
+            _check_quotes(file, batch, row)
             for name in names.names:
                 cells = batch.column(name)
                 cells = cells.filter(pc.not_equal(cells, ""))
@@ -87,6 +93,45 @@ def _infer(files: Sequence[PoolFile], progress: Progress) -> pa.Schema:
             for name, types in possible.items()
         ]
     )
+
+
+def _check_quotes(file: PoolFile, batch: pa.RecordBatch, row: int) -> None:
+    """Checks that the last cell of rows did not end where the file did.
+
+    Args:
+        file: Where they are from.
+        batch: The rows, as text.
+        row: The number of the last one.
+
+    Raises:
+        PoolError: It did, so that all the rows after its quote are part of it.
+    """
+    cell = str(batch.column(batch.num_columns - 1)[-1].as_py()) if len(batch) else ""
+    text = cell.removesuffix(_END.decode())
+    if text != cell:
+        msg = (
+            f"{file}: not CSV, or damaged: Row #{row}: the quote before {text[:20]!r} "
+            f"in column {batch.schema.names[-1]!r} does not end: close it, or double "
+            "it where it is part of the text"
+        )
+        raise PoolError(msg)
+
+
+class _Marked:
+    """A file with ``_END`` after its end."""
+
+    def __init__(self, source: Unpacked) -> None:
+        self._source = source
+        self._has_ended = False
+        self.closed = False
+
+    def read(self, num_bytes: int) -> bytes:
+        """Returns the next bytes; none at the end."""
+        block = self._source.read(num_bytes)
+        if not block and not self._has_ended:
+            self._has_ended = True
+            return _END
+        return block
 
 
 def _header(file: PoolFile) -> pa.Schema:
@@ -109,7 +154,7 @@ def _batches(
         strings_can_be_null=False,
     )
     with _read(file), unpacked(file, progress) as source:
-        yield from _csv.open_csv(source, _read_options(), _PARSE, options)
+        yield from _csv.open_csv(_Marked(source), _read_options(), _PARSE, options)
 
 
 _PARSE: Any = _csv.ParseOptions(newlines_in_values=True)

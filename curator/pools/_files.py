@@ -172,12 +172,13 @@ def find_files(path: str | Path, format: str) -> list[PoolFile]:
         path: A file, taken as it is; a folder, of which the files whose names end as
             those of ``format`` are taken; or a glob (``**`` for any depth). A URI for
             another file system. Names that start with ``.`` or ``_`` are left out of a
-            folder and of a glob.
+            folder, and no wildcard of a glob takes them, be it a file or a folder on
+            the way: the pattern has to have that character, as ``*/_old/*``.
         format: A key of :data:`SUFFIXES`.
 
     Raises:
-        PoolError: There is no such file, it cannot be read, or its name ends as those
-            of another format.
+        PoolError: There is no such file, it cannot be read, it is a link that leads
+            nowhere, or its name ends as those of another format.
         ConfigError: There is no such file system.
     """
     try:
@@ -203,14 +204,34 @@ def _find_local(path: Path, format: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        names = [child.name for child in path.iterdir() if child.is_file()]
-        return [path / name for name in _of_format(str(path), names, format)]
-    matches = glob.glob(str(path), recursive=True)
-    paths = [Path(match) for match in sorted(matches)]
-    found = [p for p in paths if _is_visible(p.name) and p.is_file()]
+        names = [c.name for c in path.iterdir() if c.is_file() or _leads_nowhere(c)]
+        found = [path / name for name in _of_format(str(path), names, format)]
+    else:
+        pattern = str(path).split("/")
+        wild = (i for i, part in enumerate(pattern) if re.search(r"[*?\[]", part))
+        start = next(wild, len(pattern))
+        # A set, because several ** find a file more than once.
+        matches = sorted({*glob.glob(str(path), recursive=True)})
+        found = [
+            Path(match)
+            for match in matches
+            if _matches(match.split("/")[start:], pattern[start:])
+        ]
+        found = [p for p in found if p.is_file() or _leads_nowhere(p)]
     if not found:
         raise _nothing_there(str(path))
+    for link in filter(_leads_nowhere, found):
+        # Without it the ids of all that follow would be others.
+        msg = (
+            f"{link}: a link to {str(link.readlink())!r}, where nothing is: bring back "
+            "what it leads to, or remove the link"
+        )
+        raise PoolError(msg)
     return found
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _find_uri(uri: str, format: str) -> list[PoolFile]:
@@ -232,13 +253,12 @@ def _find_uri(uri: str, format: str) -> list[PoolFile]:
 
     if wildcard:
         pattern = wildcard.group().lstrip("/")
-        infos = _list(system, root, recursive="/" in pattern)
+        infos = _list(system, root, recursive="/" in pattern or pattern == "**")
         start = len(root.rstrip("/")) + 1
         infos = [
             info
             for info in infos
-            if _is_visible(info.base_name)
-            and _matches(info.path[start:].split("/"), pattern.split("/"))
+            if _matches(info.path[start:].split("/"), pattern.split("/"))
         ]
         if not infos:
             raise _nothing_there(uri)
@@ -259,15 +279,19 @@ def _list(system: Any, folder: str, *, recursive: bool) -> list[Any]:
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tells whether a path matches a glob, both cut at the slashes."""
+    """Tells whether a path matches a glob, both cut at the slashes.
+
+    No wildcard takes the first character of a name that is not visible.
+    """
     if not pattern:
         return not parts
     if pattern[0] == "**":
         return _matches(parts, pattern[1:]) or (
-            bool(parts) and _matches(parts[1:], pattern)
+            bool(parts) and _is_visible(parts[0]) and _matches(parts[1:], pattern)
         )
     return (
         bool(parts)
+        and (_is_visible(parts[0]) or not _is_visible(pattern[0]))
         and fnmatch.fnmatchcase(parts[0], pattern[0])
         and _matches(parts[1:], pattern[1:])
     )

@@ -47,6 +47,6 @@ def guess_format(path: str | Path) -> str:
     msg = (
         f"{str(path)!r}: of which format? {what}. A file, or files in a "
         f"folder or a glob, that end in {known}; a folder of MDS or of Hugging Face "
-        "datasets; or say it in a configuration (--config CONFIG.toml --pool NAME)"
+        "datasets; or say it in a configuration (CONFIG.toml, and --pool NAME of it)"
     )
     raise ConfigError(msg)

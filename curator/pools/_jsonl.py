@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Generator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,12 @@ _json: Any = arrow_json  # the module has no types
 _BLOCK_BYTES = 8 << 20
 _MAX_BLOCK_BYTES = (1 << 31) - 2  # pyarrow's own
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_SPACE = b" \t\r"  # what JSON calls white space, but for the end of the line
+_MAX_DEPTH = 64  # Arrow files nest no deeper, and readers of JSON run out of stack
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NO_BRACKETS = bytes({*range(256)} - {*b"[]{}"})
+# How pyarrow's messages end; it counts from 0, and empty lines are no rows.
+_IN_ROW = re.compile(r"\.? in row (\d+)$")
 
 
 def jsonl_pool(path: str | Path, *, fingerprint_cache: Path | None = None) -> ArrowPool:
@@ -64,28 +72,63 @@ class _Block:
         self.line = line
         self.data = data
 
-    def parse(self, schema: pa.Schema | None) -> pa.Table:
+    def infer(self) -> list[tuple[str, pa.DataType]]:
+        """Returns the columns, with the types that these lines give them.
+
+        Raises:
+            PoolError: A line is not one JSON object, or not as the others are.
+        """
+        num_lines = _num_lines(self.data)
+        if num_lines is None:
+            raise self.error({}, "a line is no object")
+        if any(
+            _may_be_deep(line) and _depth(line) > _MAX_DEPTH
+            for line in self.data.split(b"\n")
+        ):
+            raise self.error({}, "a line has lists or objects too deep")
+        # Not validated: a list that begins with nulls has too few values in it as long
+        # as pyarrow does not know their type. The type that it finds is right.
+        table = self._read(None)
+        if table.num_rows != num_lines:
+            raise self.error({}, "a line has several objects")
+        try:
+            return [(field.name, _plain(field.type)) for field in table.schema]
+        except UnicodeDecodeError as error:  # of a key
+            raise self.error({}, str(error)) from error
+
+    def parse(self, schema: pa.Schema) -> pa.Table:
         """Returns the rows.
 
         Raises:
-            PoolError: A line is not JSON, or not as the others are.
+            PoolError: A line has text that is no UTF-8.
         """
+        table = self._read(schema)
+        columns = [
+            pa.chunked_array(map(_whole, column.chunks), column.type)
+            for column in table.columns
+        ]
+        table = pa.Table.from_arrays(columns, schema=schema)
+        try:
+            table.validate(full=True)  # or text that is no UTF-8 would pass
+        except pa.ArrowException as error:
+            raise self.error({}, str(error)) from error
+        return table
+
+    def _read(self, schema: pa.Schema | None) -> pa.Table:
         block_size = len(self.data) + 1
         if block_size > _MAX_BLOCK_BYTES:
             msg = f"{self.file}: line {self.line}: longer than 2 GB; cut it up"
             raise PoolError(msg)
         try:
-            table: pa.Table = _json.read_json(
+            return _json.read_json(
                 pa.BufferReader(self.data),
                 read_options=_json.ReadOptions(
                     use_threads=False, block_size=block_size
                 ),
                 parse_options=_json.ParseOptions(explicit_schema=schema),
             )
-            table.validate(full=True)  # or text that is no UTF-8 would pass
         except pa.ArrowException as error:
             raise self.error({}, str(error)) from error
-        return table
 
     def error(self, kinds: Mapping[str, str], otherwise: str) -> PoolError:
         """Returns the error that names the first line that is wrong.
@@ -95,19 +138,66 @@ class _Block:
             otherwise: What to say where every line is right by itself.
         """
         seen = {path: (kind, "before") for path, kind in kinds.items()}
+        in_row = _IN_ROW.search(otherwise)
+        row = 0
+        at = f"from line {self.line}"
         for number, line in enumerate(self.data.split(b"\n"), self.line):
-            problem = _problem(line, number, seen) if line.strip() else None
-            if problem:
+            if not line.strip(_SPACE):
+                continue
+            if problem := _problem(line, number, seen):
                 return PoolError(f"{self.file}: line {number}: {problem}")
-        return PoolError(f"{self.file}: from line {self.line}: {otherwise}")
+            if in_row and row == int(in_row[1]):
+                at = f"line {number}"
+            row += 1
+        if in_row:
+            otherwise = otherwise[: in_row.start()]
+        return PoolError(f"{self.file}: {at}: {otherwise}")
+
+
+def _num_lines(data: bytes) -> int | None:
+    """Returns how many lines there are; None if one is not ``{...}``.
+
+    pyarrow minds neither an object on several lines nor several on one. The first are
+    told here, for no such object has only lines that start and end like this. The
+    second have more rows than lines.
+    """
+    data = data.strip(_SPACE + b"\n")
+    if not (data[:1] == b"{" and data[-1:] == b"}"):
+        return None
+    num_breaks = data.count(b"\n")
+    if num_breaks == data.count(b"}\n{") + data.count(b"}\r\n{"):
+        return num_breaks + 1
+    # Slower, for empty lines and other white space.
+    lines = [text for line in data.split(b"\n") if (text := line.strip(_SPACE))]
+    if all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
+        return len(lines)
+    return None
+
+
+def _may_be_deep(line: bytes) -> bool:
+    return line.count(b"[") + line.count(b"{") > _MAX_DEPTH
+
+
+def _depth(line: bytes) -> int:
+    """Returns how deep the lists and objects of a line lie in each other."""
+    brackets = _STRING.sub(b"", line).translate(None, _NO_BRACKETS)
+    return max(accumulate(1 if b in b"[{" else -1 for b in brackets), default=0)
 
 
 def _problem(line: bytes, number: int, seen: dict[str, tuple[str, str]]) -> str | None:
     """Returns what is wrong with a line, by itself or beside those before it."""
+    if _may_be_deep(line) and (depth := _depth(line)) > _MAX_DEPTH:
+        return (
+            f"lists and objects in each other, {depth} deep; at most {_MAX_DEPTH} can "
+            "be kept: write them flatter, or as a string"
+        )
     try:
-        value: object = json.loads(line, object_pairs_hook=_object)
+        value: object = json.loads(line.decode(), object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        return f"not JSON: {error.msg} at character {error.pos + 1}"
+        return (
+            f"not JSON: {error.msg} at character {error.pos + 1}; "
+            "each line is one whole object"
+        )
     except ValueError as error:  # no UTF-8, or a key that is there twice
         return f"not JSON: {error}"
     if not isinstance(value, dict):
@@ -203,15 +293,14 @@ def _infer(files: Sequence[PoolFile], progress: Progress) -> pa.Schema:
     num_rows = 0
     for file in files:
         for block in _blocks(file, progress):
-            table = block.parse(None)
             num_rows += 1
-            for field in table.schema:
-                before = columns.get(field.name, pa.null())
-                merged = _merged(before, _plain(field.type))
+            for name, dtype in block.infer():
+                before = columns.get(name, pa.null())
+                merged = _merged(before, dtype)
                 if merged is None:
-                    otherwise = f"{field.name!r} is {field.type}; before it is {before}"
+                    otherwise = f"{name!r} is {dtype}; before it is {before}"
                     raise block.error(_kinds_of_types(columns, ""), otherwise)
-                columns[field.name] = merged
+                columns[name] = merged
     if not num_rows:
         msg = f"{files[0]}: a pool has at least one example; the files have no lines"
         raise PoolError(msg)
@@ -242,6 +331,24 @@ def _plain(dtype: pa.DataType) -> pa.DataType:
         fields = [dtype.field(i) for i in range(dtype.num_fields)]
         return pa.struct([(field.name, _plain(field.type)) for field in fields])
     return dtype
+
+
+def _whole(array: pa.Array) -> pa.Array:
+    """Returns an array with as many nulls as its lists say that they have.
+
+    pyarrow's reader has too few values in lists of nothing but nulls.
+    """
+    dtype = array.type
+    if pa.types.is_list(dtype) and pa.types.is_null(dtype.value_type):
+        children = [pa.nulls(array.offsets[-1].as_py())]
+    elif pa.types.is_list(dtype):
+        children = [_whole(array.values)]
+    elif pa.types.is_struct(dtype):
+        children = [_whole(array.field(i)) for i in range(dtype.num_fields)]
+    else:
+        return array
+    buffers = array.buffers()[: dtype.num_buffers]  # those of the children follow
+    return pa.Array.from_buffers(dtype, len(array), buffers, children=children)
 
 
 def _merged(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:

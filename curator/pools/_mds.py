@@ -29,6 +29,8 @@ __all__ = ["MdsPool", "read_mds_columns"]
 _HEADERS_BYTES = 64 << 20
 _COPY_BYTES = 8 << 20
 _PACKINGS = {"zstd": "zstd", "gz": "gzip", "bz2": "bz2"}
+# What decoders raise; the second for a number that its type cannot hold.
+_UNDECODABLE = (ValueError, OverflowError, pa.ArrowException)
 
 
 class MdsPool:
@@ -107,15 +109,37 @@ class MdsPool:
         starts, sizes = self._places(reader, shard_of, row_of)
         samples = reader.read(shard_of, starts, sizes)
         by_name = {column.name: column for column in self._columns}
+        asked = [by_name[name] for name in names]
         try:
             cells = self._split(samples)
-            arrays = [by_name[name].decode(cells[name]) for name in names]
-        except (ValueError, pa.ArrowException) as error:
-            shard = self._files[int(shard_of[0])]
-            msg = f"{shard} or another shard: a sample cannot be decoded: {error}"
-            raise PoolError(msg) from error
+            arrays = [column.decode(cells[column.name]) for column in asked]
+        except _UNDECODABLE as error:
+            raise self._wrong(asked, samples, shard_of, row_of, error) from error
         fields = [self._schema.field(name) for name in names]
         return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+    def _wrong(
+        self,
+        columns: Sequence[MdsColumn],
+        samples: list[bytes],
+        shard_of: Int64[np.ndarray, " n"],
+        row_of: Int64[np.ndarray, " n"],
+        error: Exception,
+    ) -> PoolError:
+        """Returns the error that names the first sample that cannot be decoded."""
+        places = zip(shard_of.tolist(), row_of.tolist(), strict=True)
+        for sample, (shard, row) in zip(samples, places, strict=True):
+            where = sample_at = f"{self._files[shard]}: sample {row}"
+            try:
+                cells = self._split([sample])
+                for column in columns:
+                    where = f"{sample_at}: column {column.name!r}"
+                    column.decode(cells[column.name])
+            except _UNDECODABLE as own:
+                return PoolError(f"{where} cannot be decoded: {own}")
+        return PoolError(
+            f"{len(samples)} samples do not fit one batch: {error}. Ask for fewer rows"
+        )
 
     def _places(
         self,

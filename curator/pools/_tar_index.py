@@ -138,11 +138,19 @@ def _check(member: tarfile.TarInfo, file: PoolFile) -> None:
 def _check_end(file: PoolFile, end: int) -> None:
     """Checks that what stopped the reading is the archive's end: tarfile says nothing.
 
+    That is one block of zeros; most writers make it two, and some more.
+
     Raises:
-        PoolError: It is damaged there.
+        PoolError: It is damaged there, or was cut short between two members.
     """
     with file.open_random() as source:
         header = bytes(source.read_at(_UNIT_BYTES, min(end, file.state.size)))
+    if len(header) < _UNIT_BYTES:
+        msg = (
+            f"{file}: cut short: it ends at byte {file.state.size} without the empty "
+            "block that is the end of a tar file: copy or write it anew"
+        )
+        raise PoolError(msg)
     if header.strip(b"\0"):
         msg = f"{file}: not a tar file, or damaged: no header at byte {end}"
         raise PoolError(msg)

@@ -129,25 +129,29 @@ class WebDatasetPool:
             if dtype == pa.string():
                 values = [member.decode() for member in members]
             return pa.array(values, dtype)
-        except (ValueError, pa.ArrowException) as error:
-            raise self._wrong(name, members, file_of, error) from error
+        except (ValueError, OverflowError, pa.ArrowException) as error:
+            keys = places.column(KEY).to_pylist()
+            raise self._wrong(name, members, keys, file_of, error) from error
 
     def _wrong(
         self,
         name: str,
         members: list[bytes],
+        keys: list[str],
         file_of: Int64[np.ndarray, " n"],
         error: Exception,
     ) -> PoolError:
         """Returns the error that names the first member that is no text or number."""
         dtype = self._schema.field(name).type
-        for member, number in zip(members, file_of.tolist(), strict=True):
+        for member, key, number in zip(members, keys, file_of.tolist(), strict=True):
             try:
-                _ = int(member) if dtype == pa.int64() else member.decode()
-            except ValueError:
+                value = int(member) if dtype == pa.int64() else member.decode()
+                pa.scalar(value, dtype)
+            except (ValueError, OverflowError):
                 return PoolError(
-                    f"{self._files[number]}: a member {name!r} has {member[:20]!r}, "
-                    f"which is no {dtype}; name the members otherwise for bytes"
+                    f"{self._files[number]}: sample {key!r}: member {name!r} has "
+                    f"{member[:20]!r}, which is no {dtype}; name the members otherwise "
+                    "for bytes"
                 )
         return PoolError(
             f"column {name!r}: {len(members)} members do not fit one batch: {error}. "

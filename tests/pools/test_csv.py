@@ -83,6 +83,55 @@ def test_wrong_file_is_named(pool_of, content, message):
         pool_of(content)
 
 
+@pytest.mark.parametrize("block_bytes", [1 << 20, 24])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'a,b\n1,x\n2,"oops\n3,y\n',
+            r"Row #3: the quote before 'oops\\n3,y\\n.*umn 'b'",
+        ),
+        (b'a,b\n1,x\n2,"oops', r"Row #3: the quote before 'oops' in col"),
+        (b'a,b\n1,x\n2,"say ""', r"Row #3: the quote before 'say \"' in c"),
+        (b'a,b\r\n1,x\r\n2,"\r\n', r"Row #3: the quote before '\\r\\n' in"),
+        (b'a,b\n1,x\n"oops,2\n', r"Row #3: Expected 2 columns, got 1: \"oops"),
+        (
+            b'a,b\n1,x\n\n2,"',
+            r"Row #3: the quote before '.* in column 'b' does not end",
+        ),
+    ],
+)
+def test_quote_that_does_not_end_is_told(
+    pool_of, monkeypatch, content, message, block_bytes
+):
+    monkeypatch.setattr(csv, "CSV_BLOCK_BYTES", block_bytes)
+
+    with pytest.raises(PoolError, match=rf"1\.csv: not CSV, or damaged: .*{message}"):
+        pool_of(b"a,b\n0,0\n", content)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n", "\r", "\n\r\n\n"])
+@pytest.mark.parametrize(
+    ("last", "value"),
+    [
+        ("y", "y"),
+        ("", ""),
+        ('""', ""),
+        ('"y"', "y"),
+        ('"y\n"', "y\n"),
+        ('"\r\r\n\n"', "\r\r\n\n"),
+        ('"say """', 'say "'),
+        ('5"', '5"'),
+        ('"a"b"c', 'ab"c'),
+    ],
+)
+def test_file_may_end_with_and_without_line_breaks(pool_of, last, value, end):
+    pool = pool_of(b"a,b\n1,x\n", f"a,b\n2,{last}{end}".encode(), b"a,b\n3,z")
+
+    assert column(pool, "a") == (pa.int64(), [1, 2, 3])
+    assert column(pool, "b") == (pa.string(), ["x", value, "z"])
+
+
 @pytest.mark.parametrize("row", [b"2," + b"y" * 200, b'2,"' + b"y\n" * 100])
 def test_row_that_is_too_long_is_told(pool_of, monkeypatch, row):
     monkeypatch.setattr(csv, "CSV_BLOCK_BYTES", 64)

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pytest
 
 from curator.errors import PoolError
+from curator.pools import open_location
 from curator.pools._files import common_schema, file_at, find_files, unreadable
 
 
@@ -49,6 +50,82 @@ def test_glob_gives_any_names_and_any_depth(tmp_path):
 
     assert found(tmp_path / "part-*") == ["part-0", "part-1"]
     assert found(tmp_path / "**" / "*.arrow") == ["a.arrow", "b.arrow"]
+
+
+HIDDEN = [
+    "a/1.arrow",
+    "a/_2.arrow",
+    "a/_tmp/3.arrow",
+    "_temporary/0/4.arrow",
+    ".hid/5.arrow",
+    "b/c/6.arrow",
+    "b/.7.arrow",
+]
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def hidden_places(request, tmp_path):
+    """A folder with what tools leave in it, on some file system."""
+    if request.param == "memory":
+        system, root = open_location(f"memory://{tmp_path.name}")
+        for name in HIDDEN:
+            system.create_dir(f"{root}/{name}".rpartition("/")[0])
+            with system.open_output_stream(f"{root}/{name}") as out:
+                out.write(b"data")
+        return f"memory://{tmp_path.name}"
+    touch(tmp_path / "_data", *HIDDEN)
+    prefix = "file://" if request.param == "file" else ""
+    return f"{prefix}{tmp_path}/_data"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("**/*.arrow", "16"),
+        ("**", "16"),
+        ("**/**/*.arrow", "16"),
+        ("*/*.arrow", "1"),
+        ("*/*/*.arrow", "6"),
+        ("*/_tmp/*.arrow", "3"),
+        ("**/_*/*.arrow", "3"),
+        ("**/_*/**/*.arrow", "43"),
+        ("_temporary/**/*.arrow", "4"),
+        (".hid/[0-9]*", "5"),
+        ("[.]hid/*", ""),
+        ("**/_2.arrow", "2"),
+        ("**/.*.arrow", "7"),
+    ],
+)
+def test_wildcards_begin_with_no_dot_or_underscore(hidden_places, pattern, names):
+    if not names:
+        with pytest.raises(PoolError, match="no file matches it as a glob"):
+            found(f"{hidden_places}/{pattern}")
+    else:
+        ids = [name.strip("._")[0] for name in found(f"{hidden_places}/{pattern}")]
+        assert ids == [*names]
+
+
+@pytest.mark.parametrize(
+    "path", ["data", "data/*.arrow", "**/*.arrow", "data/b.arrow", "*/b.arrow"]
+)
+@pytest.mark.parametrize("target", ["gone.arrow", "b.arrow"])
+def test_link_that_leads_nowhere_is_named(tmp_path, path, target):
+    touch(tmp_path, "data/a.arrow", "data/c.arrow")
+    (tmp_path / "data" / "b.arrow").symlink_to(target)
+
+    message = rf"data/b\.arrow: a link to '{target}', where nothing is: bring back"
+    with pytest.raises(PoolError, match=message):
+        found(tmp_path / path)
+
+
+def test_links_are_followed_and_those_of_other_names_do_not_matter(tmp_path):
+    touch(tmp_path, "data/a.arrow", "elsewhere/x")
+    (tmp_path / "data" / "b.arrow").symlink_to("../elsewhere/x")
+    for name in ("_c.arrow", ".d.arrow", "README"):
+        (tmp_path / "data" / name).symlink_to("gone")
+
+    assert found(tmp_path / "data") == ["a.arrow", "b.arrow"]
+    assert found(tmp_path / "data" / "*.arrow") == ["a.arrow", "b.arrow"]
 
 
 def test_relative_paths_are_those_of_the_current_folder(tmp_path, monkeypatch):

@@ -89,6 +89,23 @@ def test_lines_longer_than_what_is_read_at_once_are_whole(pool_of, monkeypatch):
             b'{"a": {"b": 1}}\n{"a": {"b": true}}\n',
             r"line 2: 'a\.b' is a boolean; in l",
         ),
+        (b'{"\xe9": 1}', r"line 1: not JSON: 'utf-8' codec can't decode byte 0xe9"),
+        (b'{"a": 1}\n{"a": {"\xe9": 1}}', r"line 2: not JSON: 'utf-8' codec can't"),
+        (b'{"a": "\xed\xa0\x80"}', r"line 1: not JSON: 'utf-8' codec can't decode"),
+        (b'{"a": 1}{"a": 2}\n', r"line 1: not JSON: Extra data at character 9; each"),
+        (b'{"a": 1} {"a": 2}\n\n', r"line 1: not JSON: Extra data at character 10"),
+        (b'{"a": 0}{"a": 1}\n{"a": 2,\n"b": 5}\n', r"line 1: not JSON: Extra data"),
+        (b'{"a": 2,\n"b": 5}\n', r"line 1: not JSON: .* at character 9; each line is"),
+        (b'{"a": 1}\r{"a": 2}\r', r"line 1: not JSON: Extra data at character 10"),
+        (b'{"a": 1}\n\x0c\n', r"line 2: not JSON: Expecting value at character 1"),
+        (
+            b'{"a": "x"}\n\n' * 5000 + b'{"a": "\\ud800"}\n{"a": ""}',
+            r"l: line 10001: JSON parse error: The surrogate pair in string is inv",
+        ),
+        (
+            b'{"a": 1}\n\n{"a": 1e999}\n',
+            r"0\.jsonl: line 3: JSON parse error: Number too big to be stored in do",
+        ),
         (b"", r"0\.jsonl: a pool has at least one example; the files have no lines"),
         (b"\n \n", r"the files have no lines"),
         (b"{}\n{}\n", r"0\.jsonl: the lines have no keys"),
@@ -120,3 +137,107 @@ def test_packed_file_that_is_cut_short_is_told(pool_of):
 
 def test_packing_is_that_of_the_bytes_not_of_the_name(pool_of):
     assert rows(pool_of(gzip.compress(b'{"a": 1}\n'))) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        [[None, "x"]],
+        [[None, 1]],
+        [[None, 1.5], [None, None, 2]],
+        [[None, "2020-01-01"]],
+        [[None, {"b": 1}]],
+        [[None, None, None], ["y"]],
+        [[None, [None, [None, True]]]],
+        [[None, None, None], [], None],
+        [[[None, None], None, []]],
+        [{"b": [None, None, "x"]}, {"b": [None, None]}],
+        [{"b": [None, None]}],
+        [[{"b": [None, None]}, None]],
+    ],
+)
+def test_lists_may_begin_with_nulls(pool_of, lists):
+    text = "\n".join(json.dumps({"a": value}) for value in lists)
+
+    assert [row["a"] for row in rows(pool_of(text.encode()))] == lists
+
+
+def test_every_value_is_that_of_json(pool_of, monkeypatch):
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        kind = {name: random_kind(rng) for name in "pqr"}
+        lines = [{"p": None}, *(random_value(rng, kind) or {} for _ in range(6))]
+        monkeypatch.setattr(jsonl, "_BLOCK_BYTES", pick(rng, [16, 128, 8 << 20]))
+
+        pool = pool_of("\n".join(map(json.dumps, lines)).encode())
+
+        dtype = pa.struct(list(pool.schema))
+        assert rows(pool) == [with_missing_keys(line, dtype) for line in lines]
+
+
+def pick(rng, values):
+    return values[rng.integers(len(values))]
+
+
+def random_kind(rng, depth=0):
+    """A kind of scalar, a list of a kind, or keys with theirs."""
+    kinds = ["int", "float", "bool", "str", "null"]
+    kind = pick(rng, [*kinds, "list", "object"] if depth < 3 else kinds)
+    if kind == "list":
+        return [random_kind(rng, depth + 1)]
+    if kind == "object":
+        return {key: random_kind(rng, depth + 1) for key in "abc"[: rng.integers(4)]}
+    return kind
+
+
+def random_value(rng, kind):
+    if rng.random() < 0.3:
+        return None
+    if isinstance(kind, list):
+        return [random_value(rng, kind[0]) for _ in range(rng.integers(4))]
+    if isinstance(kind, dict):
+        present = [key for key in kind if rng.random() < 0.7]
+        return {key: random_value(rng, kind[key]) for key in present}
+    return {
+        "int": int(rng.integers(-5, 2**63 - 1)),
+        "float": rng.random(),
+        "bool": bool(rng.random() < 0.5),
+        "str": pick(rng, ["", "\n", 'é"[{', "2020-01-01", "2020-01-01 10:00:00"]),
+        "null": None,
+    }[kind]
+
+
+def with_missing_keys(value, dtype):
+    """What a value is among others of its type."""
+    if isinstance(value, list):
+        return [with_missing_keys(entry, dtype.value_type) for entry in value]
+    if isinstance(value, dict):
+        fields = [dtype.field(i) for i in range(dtype.num_fields)]
+        assert {*value} <= {field.name for field in fields}
+        return {f.name: with_missing_keys(value.get(f.name), f.type) for f in fields}
+    return value
+
+
+@pytest.mark.parametrize(("left", "right"), [("[", "]"), ('{"a":', "}"), ("[ ", "\t]")])
+@pytest.mark.parametrize("leaf", ["1", '"]]]{\\"{{"', "null"])
+def test_values_may_be_nested_as_deep_as_arrow_can_keep(pool_of, left, right, leaf):
+    deep = '{"x": "[[[", "a": ' + 63 * left + leaf + 63 * right + "}"
+
+    assert rows(pool_of(deep.encode())) == [json.loads(deep)]
+
+
+@pytest.mark.parametrize("depth", [64, 200, 5000, 300_000])
+def test_line_that_is_nested_too_deep_is_named(pool_of, depth):
+    flat = b'{"x": [%s]}\n' % b", ".join([b'"["'] * 100)
+    lists = b'{"a": ' + b"[" * depth + b"]" * depth + b"}\n"
+    message = (
+        rf"0\.jsonl: line 2: lists and objects in each other, {depth + 1} deep; at most"
+    )
+
+    with pytest.raises(PoolError, match=message):
+        pool_of(flat + lists)
+    with pytest.raises(PoolError, match=message):
+        pool_of(flat + lists.replace(b"[", b'{"a":').replace(b"]", b"}"))
+    if depth > 64:
+        with pytest.raises(PoolError, match=r"0\.jsonl: line 1: not JSON: "):
+            pool_of(b'{"a":\n' + b"[\n" * depth)

@@ -166,9 +166,34 @@ def test_shard_that_is_damaged_is_told(copy, tmp_path):
     start = int.from_bytes(whole[4:8], "little")
     file.write_bytes(whole[:start] + b"\xff" + whole[start + 1 :])
     with pytest.raises(
-        PoolError, match=r"a sample cannot be decoded: it has \d+ bytes,"
+        PoolError, match=r"shard\.00000\.mds: sample 0 cannot be decoded: it has \d+ b"
     ):
         open_mds(copy, tmp_path).take(np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "cell", "problem"),
+    [
+        ("str_int", str(10**30), "int too"),
+        ("str_int", "-1" + "0" * 5000, "Exceeds the limit"),
+        ("str_int", "seven", "invalid literal for int"),
+        ("str_float", "seven", "could not convert string to float"),
+        ("str", b"\xff", "'utf-8' codec can't decode"),
+    ],
+)
+def test_cell_that_cannot_be_decoded_is_named(tmp_path, encoding, cell, problem):
+    cell = cell if isinstance(cell, bytes) else cell.encode()
+    columns = {"a": [b"1"] * 3, "b": [b"2", b"3", cell]}
+    shards = [pa.table({**columns, "b": columns["a"]}), pa.table(columns)]
+    encodings = {"a": "bytes", "b": "bytes"}
+    folder = pool_formats.write_mds(tmp_path / "mds", shards, encodings)
+    edit_index(folder, column_encodings=["bytes", encoding])
+    pool = open_mds(folder, tmp_path)
+
+    message = rf"shard\.00001\.mds: sample 2: column 'b' cannot be decoded: .*{problem}"
+    with pytest.raises(PoolError, match=message):
+        pool.take(np.array([0, 4, 5]))
+    assert pool.take(np.array([5]), ["a"]).to_pylist() == [{"a": b"1"}]
 
 
 def test_shard_that_changes_later_is_told(copy, tmp_path):

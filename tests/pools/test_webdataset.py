@@ -1,4 +1,6 @@
 import io
+import shutil
+import subprocess
 import tarfile
 from typing import Any, cast
 
@@ -105,16 +107,19 @@ def test_wrong_member_is_named(pool_of, members, message):
 
 
 def test_member_that_is_no_number_or_text_is_named(pool_of):
-    pool = pool_of(*GOOD, ("c.jpg", b""), ("c.cls", b"dog"))
-    with pytest.raises(
-        PoolError, match=r"a\.tar: a member 'cls' has b'dog', which is n"
-    ):
-        pool.take(np.array([0, 2]))
-    assert pool.take(np.array([2]), ["jpg"]).to_pylist() == [{"jpg": b""}]
+    for cell in (b"dog", b"9223372036854775808", b"-1" + b"0" * 5000):
+        pool = pool_of(*GOOD, ("c.jpg", b""), ("c.cls", cell))
+        start = cell.decode()[:20]
+        with pytest.raises(
+            PoolError,
+            match=rf"a\.tar: sample 'c': member 'cls' has b'{start}', which is no int",
+        ):
+            pool.take(np.array([0, 2]))
+        assert pool.take(np.array([2]), ["jpg"]).to_pylist() == [{"jpg": b""}]
 
     pool = pool_of(("a.txt", b"\xff"))
     with pytest.raises(
-        PoolError, match=r"a member 'txt' has b'\\xff', which is no str"
+        PoolError, match=r"sample 'a': member 'txt' has b'\\xff', which is no str"
     ):
         pool.take(np.array([0]))
 
@@ -141,10 +146,7 @@ def test_shard_that_is_damaged_is_told(pool_of, tmp_path):
     for damage, message in (
         (lambda data: b"", "not a tar file, or damaged: empty file"),
         (lambda data: b"x" * 2000, "not a tar file, or damaged"),
-        (
-            lambda data: data[:1100],
-            r"cut short: member 'a\.cls' ends at byte|no header",
-        ),
+        (lambda data: data[:1100], "cut short: it ends at byte 1100 without the empty"),
         (lambda data: data[:1536], r"cut short: member 'a\.cls' ends at byte 1537"),
         (lambda data: data[:1024] + b"?" * 512 + data[1536:], "no header at byte 1024"),
     ):
@@ -152,6 +154,48 @@ def test_shard_that_is_damaged_is_told(pool_of, tmp_path):
         file.write_bytes(damage(file.read_bytes()))
         with pytest.raises(PoolError, match=rf"a\.tar: .*{message}"):
             open_pool("webdataset", file, fingerprint_cache=tmp_path / "s" / "f")
+
+
+@pytest.mark.parametrize(
+    "format", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT]
+)
+def test_shard_that_is_cut_short_anywhere_is_told(pool_of, tmp_path, format):
+    long = [(f"{'y' * 60}/{'y' * 60}.{member}", b"long") for member in ("jpg", "cls")]
+    pool_of(*GOOD, *long, format=format)
+    whole = (tmp_path / "a.tar").read_bytes()
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 512
+
+    for size in range(512, end + 512, 256):
+        (tmp_path / "a.tar").write_bytes(whole[:size])
+        with pytest.raises(
+            PoolError, match=r"a\.tar: .*(cut short|unexpected end|damag)"
+        ):
+            open_pool(
+                "webdataset", tmp_path / "a.tar", fingerprint_cache=tmp_path / "f"
+            )
+
+
+def test_one_empty_block_ends_a_shard(pool_of, tmp_path):
+    pool_of(*GOOD, format=tarfile.USTAR_FORMAT)
+    path = tmp_path / "a.tar"
+    path.write_bytes(path.read_bytes()[: 4 * 1024 + 512])
+
+    assert open_pool("webdataset", path, fingerprint_cache=tmp_path / "f").num_examples
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="has no tar")
+@pytest.mark.parametrize("blocks", ["1", "20"])
+def test_what_tar_writes_is_read(tmp_path, blocks):
+    for name, data in GOOD:
+        (tmp_path / name).write_bytes(data)
+    names = [name for name, _ in GOOD]
+    subprocess.run(
+        ["tar", "-b", blocks, "-cf", "x.tar", *names], cwd=tmp_path, check=True
+    )
+
+    pool = open_pool("webdataset", tmp_path / "x.tar", fingerprint_cache=tmp_path / "f")
+
+    assert pool.take(np.array([1]), ["jpg"]).to_pylist() == [{"jpg": b"22"}]
 
 
 def test_packed_shard_is_told_to_be_unpacked(pool_of):
