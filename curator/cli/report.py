@@ -177,7 +177,8 @@ def _kind(path: Path) -> str:
 def _sessions(path: Path) -> str:
     state, _ = find_state(str(path))
     names = sorted(p.parent.name for p in state.glob("sessions/*/ledger.sqlite"))
-    return f" ({', '.join(names[:5])})" if names else ""
+    more = f", and {len(names) - 5} more" if len(names) > 5 else ""
+    return f" ({', '.join(names[:5])}{more})" if names else ""
 
 
 def _last_id(scores: Any) -> int:

@@ -199,9 +199,13 @@ def _banner(
         "connect with",
         f"  service = curator.connect({', '.join(arguments)})",
     ]
-    if registry.names():
-        lines.append(f"  session = service.open({registry.names()[0]!r})")
-    lines.append("  for batch in session.batches(): ...")
+    opened = (
+        f"{registry.names()[0]!r}" if registry.names() else "'NAME', SessionSpec(...)"
+    )
+    lines += [
+        f"  session = service.open({opened})",
+        "  for batch in session.batches(): ...",
+    ]
     return "\n".join(lines)
 
 

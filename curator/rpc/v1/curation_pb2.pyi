@@ -496,7 +496,7 @@ class StreamStart(_message.Message):
     super_batches: _builtins.bool
     """the candidates of each step, for SelectBatch"""
     credits: _builtins.int
-    """how many batches may be sent at once, at least 1"""
+    """how many batches may be sent at once; 0 counts as 1"""
     @_builtins.property
     def columns(self) -> Global___ColumnList:
         """missing: the session's; empty: ids and weights only"""
