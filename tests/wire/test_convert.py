@@ -54,7 +54,8 @@ def specs():
             "late_after_seconds": st.sampled_from([0.25, 10.0]),
             "publish_every": st.integers(1, 9),
             "num_steps": st.none() | st.integers(1, 2**40),
-            "columns": st.none() | st.lists(st.sampled_from(["a", "b"]), max_size=2),
+            "columns": st.none()
+            | st.lists(st.sampled_from(["a", "b"]), max_size=2, unique=True),
             "num_epochs": st.none() | st.integers(1, 1000),
             "weighting": st.sampled_from(["sum", "mean"]),
             "reference_outputs": st.lists(st.just("embeddings"), max_size=1),
