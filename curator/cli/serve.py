@@ -78,13 +78,13 @@ def serve(
 
             metrics = MetricsServer(registry, config.server.metrics)
             cleanup.callback(metrics.close)
-        server = Server(registry, insecure=insecure)
         for name in config.sessions:
             try:
                 registry.check_recorded(name)
             except CuratorError as error:  # others can be served all the same
                 _log.warning("session %r cannot be opened: %s", name, error)
         stops.is_serving = True
+        server = Server(registry, insecure=insecure)
         print(_banner(server.address, metrics, config, registry), flush=True)
         stops.wait()
         print("stopping: clients resume when the server is back", flush=True)
