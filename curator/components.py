@@ -4,14 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from curator.errors import ConfigError
 
-__all__ = ["register_component"]
+__all__ = ["Foreign", "register_component"]
 
 Class = TypeVar("Class", bound=type[Any])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Foreign:
+    """What a client knows of a policy or sampler whose class is not imported here.
+
+    It may be the server's own, or of a newer version of curator. The server uses it; no
+    session in this process can.
+
+    Attributes:
+        name: Under which the server knows it.
+        options: Its fields.
+    """
+
+    name: str
+    options: Mapping[str, object]
+
+    def error(self) -> ConfigError:
+        """Returns what is raised where it would have to be used."""
+        msg = (
+            f"{self.name!r} is another process's, and not known in this one: import "
+            "its module, and make it by its class"
+        )
+        return ConfigError(msg)
 
 
 def register_component(

@@ -71,7 +71,9 @@ def serve(
     with contextlib.ExitStack() as cleanup:
         registry = cleanup.enter_context(contextlib.closing(Registry(config)))
         for name in config.pools:
-            registry.pool(name)  # a pool that cannot be read is an error now
+            # Read whole now, if ever: what cannot be read is an error, and a signal
+            # need not wait for it.
+            _ = registry.pool(name).fingerprint
         metrics = None
         if config.server.metrics is not None:
             from curator.service.metrics import MetricsServer

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from curator.components import Foreign
 from curator.config._extensions import load_extensions
 from curator.config._ray import RaySpec
 from curator.config._scores import SCORES_KEY, with_scores
@@ -24,12 +25,11 @@ from curator.config._specs import (
 )
 from curator.config._tables import Table, build, check_keys, entries_of, table_of
 from curator.errors import ConfigError
-from curator.policies import POLICIES, ForeignPolicy, Policy
+from curator.policies import POLICIES, Policy
 from curator.samplers import (
     BATCH_PLANNERS,
     SAMPLERS,
     BatchPlanner,
-    ForeignSampler,
     Sampler,
 )
 
@@ -254,6 +254,10 @@ def check_references(
     Raises:
         ConfigError: One does not; the message lists those that do.
     """
+    for key, part in (("policy", spec.policy), ("sampler", spec.sampler)):
+        if isinstance(part, Foreign):
+            msg = f"{where}: {key}: {part.error()}"
+            raise ConfigError(msg)
     pools = list(pools)
     if spec.pool not in pools:
         msg = f"{where}: pool: no pool {spec.pool!r}{did_you_mean(spec.pool, pools)}"
@@ -320,7 +324,7 @@ def _check_outputs(
 def _component_table(
     component: object, known: Mapping[str, type[Any]]
 ) -> dict[str, object]:
-    if isinstance(component, ForeignPolicy | ForeignSampler):
+    if isinstance(component, Foreign):
         return {"name": component.name, **component.options}
     cls = type(component)
     name = next((name for name, other in known.items() if other is cls), None)
@@ -339,7 +343,7 @@ def _parse_component(
     kind: str, value: object, where: str, known: Mapping[str, type[Any]]
 ) -> object:
     """Returns the policy or sampler of a name, or of a table with a name and fields."""
-    if isinstance(value, ForeignPolicy | ForeignSampler):
+    if isinstance(value, Foreign):
         return value
     table = dict(table_of(where, {"name": value} if isinstance(value, str) else value))
     name = table.pop("name", None)

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from typing import NoReturn
 
-from curator.samplers._base import EpochPlanner, Run
+from curator.components import Foreign
 
 __all__ = ["ForeignSampler"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ForeignSampler:
-    """What a client knows of a sampler whose class is not imported here.
-
-    It may be the server's own, or of a newer version of curator. The server samples.
-
-    Attributes:
-        name: Under which the server knows it.
-        options: Its fields.
-    """
-
-    name: str
-    options: Mapping[str, object]
+class ForeignSampler(Foreign):
+    """See :class:`curator.components.Foreign`."""
 
     @property
     def columns(self) -> frozenset[str]:
         """Not known."""
         return frozenset()
 
-    def start(self, run: Run) -> EpochPlanner:
-        """Starts nothing.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        msg = f"sampler {self.name!r} is not known in this process: import its module"
-        raise NotImplementedError(msg)
+    def start(self, *_: object, **__: object) -> NoReturn:
+        """Raises ``ConfigError``: it cannot sample here."""
+        raise self.error()

@@ -23,7 +23,7 @@ from curator.config import parse_config, parse_session, session_to_table
 from curator.errors import ConfigError
 from curator.policies import POLICIES, ForeignPolicy, TopK, register_policy
 from curator.rng import Noise
-from curator.samplers import SAMPLERS, ForeignSampler, register_sampler
+from curator.samplers import SAMPLERS, ForeignSampler, Run, Uniform, register_sampler
 
 NUM_EXAMPLES = 64
 SAMPLER = """
@@ -175,9 +175,34 @@ def test_a_server_has_them_and_its_clients_need_not(folder: Path) -> None:
 
     assert found == [chosen(step) for step in range(8)]
     assert "near" not in POLICIES
-    foreign = ForeignPolicy("near", {}, frozenset())
-    with pytest.raises(NotImplementedError, match=r"'near' is not known in this proc"):
+    # A service in this process cannot use them, and makes nothing of them.
+    config = {
+        "server": {"state_dir": str(folder / "own")},
+        "pools": {"text": {"format": "virtual", "num_examples": NUM_EXAMPLES}},
+    }
+    foreign = ForeignPolicy("near", {}, frozenset({"reference.loss"}))
+    without = curator.SessionSpec(
+        pool="text",
+        batch_size=4,
+        policy=foreign,
+        sampler=ForeignSampler("backwards", {}),
+        features="trainer",
+    )
+    parts: list[dict[str, Any]] = [
+        {"sampler": Uniform()},
+        {"policy": TopK(score="easy_reference")},
+    ]
+    with curator.local(config) as service:
+        for key, changes in zip(("policy", "sampler"), parts, strict=True):
+            with pytest.raises(
+                ConfigError, match=rf"{key}: .* is another process's, and not known in"
+            ):
+                service.open("x", dataclasses.replace(without, **changes))
+        assert service.names() == []
+    with pytest.raises(ConfigError, match=r"'near' is another process's"):
         foreign.select(np.arange(2), {}, 1, Noise(seed=0, step=0))
+    with pytest.raises(ConfigError, match=r"'backwards' is another process's"):
+        without.sampler.start(Run(num_examples=1, super_batch_size=1, seed=0))
 
 
 def test_a_service_in_this_process_and_the_commands_have_them(
