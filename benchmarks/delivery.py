@@ -2,12 +2,14 @@
 
     python -m benchmarks.delivery [--json FILE]
 
-Server and client are two processes on this machine's loopback. The session's steps are
-defined before the clock runs, so what is measured is delivery: the ledger read, the
-rows gathered at random from memory-mapped Arrow IPC files, encoded, sent, received and
-decoded into arrays. The bare stream sends the same number of bytes in messages of the
-same size, from one block of memory, and the client drops them. Both are run in turn;
-the ratio is taken pair by pair.
+Server and client are two processes of this machine. The session's steps are defined
+before the clock runs, so what is measured is delivery: the ledger read, the rows
+gathered at random from memory-mapped Arrow IPC files, encoded, sent, received and
+decoded into arrays. A client on the server's machine has its batches through a Unix
+socket; to be compared, it also has them through gRPC, as one elsewhere would. The bare
+stream sends the same number of bytes in messages of the same size, over the loopback,
+from one block of memory, and the client drops them. All three are run in turn; the
+ratios are taken run by run.
 """
 
 import argparse
@@ -17,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import unittest.mock
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import grpc
@@ -26,7 +30,8 @@ import pyarrow as pa
 
 import curator
 from benchmarks.report import Report, Target
-from curator.wire import CHUNK_BYTES
+from curator import wire
+from curator.rpc.v1 import curation_pb2 as pb
 
 BATCH_SIZE = 256
 ROUNDS = 7
@@ -42,27 +47,32 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     targets: list[Target] = []
     for example_bytes, num_examples, num_steps in SIZES:
-        ours, bare = measure(example_bytes, num_examples, num_steps)
+        ours, through_grpc, bare = measure(example_bytes, num_examples, num_steps)
         ratios = sorted(a / b for a, b in zip(ours, bare, strict=True))
         ratio = statistics.median(ratios)
+        remote = statistics.median(
+            a / b for a, b in zip(through_grpc, bare, strict=True)
+        )
         rows.append(
             {
                 "example KB": example_bytes >> 10,
                 "batch": BATCH_SIZE,
                 "MB per run": round(BATCH_SIZE * example_bytes * num_steps / 1e6),
-                "curator MB/s": round(statistics.median(ours) / 1e6),
                 "bare MB/s": round(statistics.median(bare) / 1e6),
-                "curator batches/s": round(
+                "curator MB/s": round(statistics.median(ours) / 1e6),
+                "batches/s": round(
                     statistics.median(ours) / (BATCH_SIZE * example_bytes), 1
                 ),
                 "ratio": round(ratio, 2),
                 "lowest": round(ratios[0], 2),
                 "highest": round(ratios[-1], 2),
+                "through gRPC MB/s": round(statistics.median(through_grpc) / 1e6),
+                "its ratio": round(remote, 2),
             }
         )
         name = f"bytes/s, {example_bytes >> 10} KB examples, curator/bare"
         targets.append(Target(name, ratio, "", ">= 0.7", ratio >= 0.7))
-    title = f"delivery, two processes on loopback, median of {ROUNDS} pairs of runs"
+    title = f"delivery, two processes on one machine, median of {ROUNDS} rounds"
     report = Report(title=title, rows=rows, targets=targets)
     report.print()
     if arguments.json:
@@ -71,8 +81,8 @@ def main() -> None:
 
 def measure(
     example_bytes: int, num_examples: int, num_steps: int
-) -> tuple[list[float], list[float]]:
-    """Returns bytes per second of each run, ours and the bare stream's."""
+) -> tuple[list[float], list[float], list[float]]:
+    """Returns bytes per second of each run: ours, ours through gRPC, the bare one."""
     num_bytes = BATCH_SIZE * example_bytes * num_steps
     with tempfile.TemporaryDirectory() as folder:
         write_pool(Path(folder) / "pool.arrow", example_bytes, num_examples)
@@ -102,18 +112,27 @@ def measure(
             session = service.open("delivery")
             start = session.state_dict()
             ours: list[float] = []
+            through_grpc: list[float] = []
             bare: list[float] = []
-            for number in range(ROUNDS + 1):
+            for _ in range(ROUNDS + 1):
                 session.load_state_dict(start)
                 ours.append(num_bytes / timed(lambda: receive(session, num_bytes)))
+                session.load_state_dict(start)
+                with elsewhere():
+                    through_grpc.append(
+                        num_bytes / timed(lambda: receive(session, num_bytes))
+                    )
                 bare.append(
                     num_bytes
                     / timed(lambda: receive_bare(bare_server.address, num_bytes))
                 )
-                if number == 0:  # defines the steps, warms the page cache
-                    ours.clear()
-                    bare.clear()
-    return ours, bare
+    # The first runs define the steps and warm the page cache.
+    return ours[1:], through_grpc[1:], bare[1:]
+
+
+def elsewhere() -> AbstractContextManager[object]:
+    """Returns what has clients offer no Unix socket, as if on another machine."""
+    return unittest.mock.patch.object(wire.UnixListener, "offer", pb.UnixSocket())
 
 
 def write_pool(path: Path, example_bytes: int, num_examples: int) -> None:
@@ -175,8 +194,8 @@ async def serve_bare(batch_bytes: int, num_steps: int) -> None:
     """Serves the bare stream until it is killed."""
     block = memoryview(np.random.default_rng(0).bytes(batch_bytes))
     messages = [
-        bytes(block[start : start + CHUNK_BYTES])
-        for start in range(0, batch_bytes, CHUNK_BYTES)
+        bytes(block[start : start + wire.CHUNK_BYTES])
+        for start in range(0, batch_bytes, wire.CHUNK_BYTES)
     ]
 
     async def stream(_: bytes, __: object) -> AsyncIterator[bytes]:

@@ -120,6 +120,7 @@ def test_set_epoch_does_not_move_a_resumed_position(service):
     assert next(iter(loader)).step == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_batch_sampler_drives_ones_own_dataset(service, num_workers):
     session = service.open("ids")
@@ -168,6 +169,7 @@ with curator.local(config) as service:
 """
 
 
+@pytest.mark.slow
 def test_workers_may_be_forked_while_steps_are_defined(tmp_path):
     # A process of its own, in which nothing is loaded that the session's thread needs.
     done = subprocess.run(
@@ -182,6 +184,7 @@ def test_workers_may_be_forked_while_steps_are_defined(tmp_path):
     assert done.stdout.split() == ["20"], done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_loop_that_is_left_loses_nothing_that_was_fetched_ahead(service, num_workers):
     session = service.open("ids")

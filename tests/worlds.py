@@ -2,16 +2,18 @@
 
 import contextlib
 import dataclasses
+import unittest.mock
 
 import numpy as np
 import pyarrow as pa
 
-from curator import Config, ModelSpec, PoolSpec, ServerSpec, SessionSpec
+from curator import Config, ModelSpec, PoolSpec, ServerSpec, SessionSpec, wire
 from curator.client import Service, connect
 from curator.client._local import LocalTransport
 from curator.engine import Registry
 from curator.policies import Joint, TopK
 from curator.pools import MemoryPool
+from curator.rpc.v1 import curation_pb2 as pb
 from curator.service import Server
 
 NUM_EXAMPLES = 200
@@ -75,7 +77,15 @@ def config(state_dir, *, learner=None, reference=None, server=None, **sessions):
 
 @contextlib.contextmanager
 def served(config, *, kind="grpc", pool=None, **arguments):
-    """Yields a service: in this process, or over gRPC from a server in it."""
+    """Yields a service: in this process, or over gRPC from a server in it.
+
+    Args:
+        config: What to serve.
+        kind: ``local`` for none, ``grpc`` for a server, and ``remote`` for one that
+            takes its client to be on another machine.
+        pool: The pool ``pairs``.
+        arguments: Of ``connect``.
+    """
     pools = {"pairs": pool or MemoryPool(pairs())}
     registry = Registry(config, pools)
     if kind == "local":
@@ -85,8 +95,11 @@ def served(config, *, kind="grpc", pool=None, **arguments):
     try:
         server = Server(registry)
         try:
-            with connect(server.address, **arguments) as service:
-                yield service
+            with contextlib.ExitStack() as stack:
+                if kind == "remote":
+                    patch, none = unittest.mock.patch.object, pb.UnixSocket()
+                    stack.enter_context(patch(wire.UnixListener, "offer", none))
+                yield stack.enter_context(connect(server.address, **arguments))
         finally:
             server.stop(grace_seconds=0.0)
     finally:

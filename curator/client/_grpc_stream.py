@@ -40,10 +40,7 @@ class GrpcStream:
         self._window = request.credits
         self._credits = request.credits  # batches that may come and have not
         self._unsent_credits = 0  # of those, the ones that the server does not know of
-        self._call: Any = None
-        self._outgoing: queue.SimpleQueue[pb.StreamBatchesRequest | None] = (
-            queue.SimpleQueue()
-        )
+        self._call: _Call | None = None
         self._closed = False
         self._next_step = request.from_step
 
@@ -63,19 +60,22 @@ class GrpcStream:
             if self._closed:
                 return None
             if self._call is None:
-                self._open()
+                self._call = self._opened()
             call = self._call
         try:
-            return self._read(call)
-        except grpc.RpcError as error:
+            return call.read()
+        except BaseException as error:
             with self._lock:
-                self._outgoing.put(None)
                 self._call = None
-                if self._closed:
-                    return None
-            raise wire.error_from_rpc(error, self._target) from None
+                is_closed = self._closed
+            call.close()
+            if is_closed and isinstance(error, Exception):
+                return None
+            if isinstance(error, grpc.RpcError):
+                raise wire.error_from_rpc(error, self._target) from None
+            raise
 
-    def _open(self) -> None:
+    def _opened(self) -> _Call:
         request = self._request
         start = pb.StreamStart(
             session=request.session,
@@ -87,46 +87,7 @@ class GrpcStream:
             credits=max(1, self._credits),
         )
         self._unsent_credits = 0
-        outgoing = self._outgoing = queue.SimpleQueue()
-        outgoing.put(pb.StreamBatchesRequest(start=start))
-        self._call = self._stream_batches(iter(outgoing.get, None))
-
-    def _read(self, call: Any) -> list[Delivery] | None:
-        deliveries: list[Delivery] = []
-        while not deliveries:
-            response = cast("wire.Response | None", next(call, None))
-            if response is None:
-                msg = f"{self._target} ended the stream before its last batch"
-                raise ServiceError(msg)
-            if response.is_end:
-                return None
-            for header, chunk in response.parts:
-                if header is None:
-                    msg = f"{self._target} sent no header where a batch should begin"
-                    raise ServiceError(msg)
-                deliveries.append(
-                    delivery_from_proto(header, self._rows(header, chunk, call))
-                )
-        return deliveries
-
-    def _rows(
-        self, header: pb.BatchHeader, chunk: memoryview, call: Any
-    ) -> pa.RecordBatch | None:
-        """Returns the rows of a batch, reading the rest of them where there is more."""
-        if header.payload_bytes == 0:
-            return None
-        if len(chunk) == header.payload_bytes:
-            return wire.rows_from_bytes(pa.py_buffer(chunk), trusted=True)
-        payload = wire.Reassembly(self._blocks.take(header.payload_bytes))
-        payload.add(chunk)
-        while not payload.is_complete:
-            response = cast("wire.Response | None", next(call, None))
-            if response is None or response.is_end:
-                msg = f"{self._target} ended a batch before its last byte"
-                raise ServiceError(msg)
-            for _, more in response.parts:
-                payload.add(more)
-        return payload.rows()
+        return _Call(self._stream_batches, start, self._target, self._blocks)
 
     def add_credits(self, num_batches: int, *, widen: bool = False) -> None:
         """Lets more batches be sent."""
@@ -135,8 +96,7 @@ class GrpcStream:
             self._unsent_credits += num_batches
             # Half a window at a time: a message for each would cost as much as a batch.
             if self._call is not None and 2 * self._unsent_credits >= self._window:
-                credits_ = pb.StreamBatchesRequest(credits=self._unsent_credits)
-                self._outgoing.put(credits_)
+                self._call.add_credits(self._unsent_credits)
                 self._unsent_credits = 0
             if widen:
                 self._window += num_batches
@@ -145,9 +105,109 @@ class GrpcStream:
         """Ends the stream, also from another thread while it waits."""
         with self._lock:
             self._closed = True
-            self._outgoing.put(None)
-            if self._call is not None:
-                self._call.cancel()
+            call, self._call = self._call, None
+        if call is not None:
+            call.close()
+
+
+class _Call:
+    """A call of StreamBatches, until it ends or breaks."""
+
+    def __init__(
+        self,
+        stream_batches: Any,
+        start: pb.StreamStart,
+        target: str,
+        blocks: wire.BlockCache,
+    ) -> None:
+        self._target = target
+        self._blocks = blocks
+        self._listener = wire.UnixListener()
+        self._unix: wire.UnixReceiver | None = None
+        start.unix_socket.CopyFrom(self._listener.offer)
+        self._outgoing: queue.SimpleQueue[pb.StreamBatchesRequest | None] = (
+            queue.SimpleQueue()
+        )
+        self._outgoing.put(pb.StreamBatchesRequest(start=start))
+        self._closed = False
+        try:
+            self._responses = stream_batches(iter(self._outgoing.get, None))
+        except BaseException:  # the channel is closed
+            self._listener.close()
+            raise
+
+    def add_credits(self, num_batches: int) -> None:
+        """Lets more batches be sent."""
+        self._outgoing.put(pb.StreamBatchesRequest(credits=num_batches))
+
+    def close(self) -> None:
+        """Ends the call, also from another thread while it is read."""
+        self._closed = True
+        self._outgoing.put(None)
+        self._responses.cancel()
+        self._listener.close()
+        if self._unix is not None:
+            self._unix.close()
+
+    def read(self) -> list[Delivery] | None:
+        """Returns what comes next, None at the end of the stream."""
+        deliveries: list[Delivery] = []
+        while not deliveries:
+            if self._unix is not None:
+                delivery = self._read_unix(self._unix)
+                if delivery is not None:
+                    return [delivery]
+            response = self._next("the stream before its last batch")
+            if response.is_end:
+                self.close()
+                return None
+            if response.through_unix_socket:
+                self._unix = self._listener.accept()
+                if self._closed:
+                    self._unix.close()
+            self._listener.close()
+            for header, chunk in response.parts:
+                if header is None:
+                    msg = f"{self._target} sent no header where a batch should begin"
+                    raise ServiceError(msg)
+                rows = self._rows(header, chunk)
+                deliveries.append(delivery_from_proto(header, rows))
+        return deliveries
+
+    def _next(self, what: str) -> wire.Response:
+        response = cast("wire.Response | None", next(self._responses, None))
+        if response is None:
+            msg = f"{self._target} ended {what}"
+            raise ServiceError(msg)
+        return response
+
+    def _read_unix(self, unix: wire.UnixReceiver) -> Delivery | None:
+        """Returns the next batch of a Unix socket; None at its end."""
+        received = unix.receive(self._blocks)
+        if received is None:
+            return None
+        header, payload = received
+        rows = None
+        if payload is not None:
+            rows = wire.rows_from_bytes(pa.py_buffer(payload), trusted=True)
+        return delivery_from_proto(header, rows)
+
+    def _rows(self, header: pb.BatchHeader, chunk: memoryview) -> pa.RecordBatch | None:
+        """Returns the rows of a batch, reading the rest of them where there is more."""
+        if header.payload_bytes == 0:
+            return None
+        if len(chunk) == header.payload_bytes:
+            return wire.rows_from_bytes(pa.py_buffer(chunk), trusted=True)
+        payload = wire.Reassembly(self._blocks.take(header.payload_bytes))
+        payload.add(chunk)
+        while not payload.is_complete:
+            response = self._next("a batch before its last byte")
+            if response.is_end:
+                msg = f"{self._target} ended a batch before its last byte"
+                raise ServiceError(msg)
+            for _, more in response.parts:
+                payload.add(more)
+        return payload.rows()
 
 
 def delivery_from_proto(

@@ -15,10 +15,13 @@ __all__ = ["Prefetcher"]
 # part of a trainer's memory.
 AHEAD_BYTES = 32 << 20
 FEWEST_AHEAD, MOST_AHEAD = 2, 32
-# Batches of this size and more are collected in a thread of their own. gRPC receives
-# the messages in the background anyhow; to put a large batch together takes
-# milliseconds, and to hand a small one over would take longer than that.
+# Batches of this size and more, which take milliseconds, are received in a thread of
+# their own. So are all others for a trainer that takes so long with each of a few
+# batches in a row; for a faster one, to hand a small batch over takes longer than to
+# receive it.
 LARGE_BYTES = 4 << 20
+BUSY_SECONDS = 1e-3
+BUSY_BATCHES = 3
 
 
 class Prefetcher:
@@ -42,6 +45,8 @@ class Prefetcher:
         self.stall_seconds = 0.0
         self._in_hand: Iterator[Delivery] = iter(())  # what arrived together
         self._is_first = True
+        self._handed_out = 0.0  # when the trainer got the batch that it has in hand
+        self._num_busy = 0  # batches in a row that took it long
         self._collector: _Collector | None = None
 
     def __iter__(self) -> Iterator[Delivery]:
@@ -49,9 +54,13 @@ class Prefetcher:
         return self
 
     def __next__(self) -> Delivery:
+        started = time.perf_counter()
+        is_busy = started - self._handed_out > BUSY_SECONDS and not self._is_first
+        self._num_busy = self._num_busy + 1 if is_busy else 0
+        if self._num_busy == BUSY_BATCHES:
+            self._receive_in_background()
         delivery = next(self._in_hand, None)
         if delivery is None:
-            started = time.perf_counter()
             try:
                 deliveries = next(self._collector or self._arriving)
             finally:
@@ -62,6 +71,7 @@ class Prefetcher:
             self._in_hand = iter(deliveries)
             delivery = next(self._in_hand)
         self._stream.add_credits(1)
+        self._handed_out = time.perf_counter()
         return delivery
 
     def _adapt(self, first: Delivery) -> None:
@@ -72,6 +82,10 @@ class Prefetcher:
             if ahead > FEWEST_AHEAD:
                 self._stream.add_credits(ahead - FEWEST_AHEAD, widen=True)
         if size >= LARGE_BYTES:
+            self._receive_in_background()
+
+    def _receive_in_background(self) -> None:
+        if self._collector is None:
             self._collector = _Collector(self._arriving)
 
     def close(self) -> None:
@@ -104,11 +118,12 @@ class _Collector:
 
     def __next__(self) -> Sequence[Delivery]:
         item = self._ready.get()
+        if isinstance(item, Sequence):
+            return item
+        self._ready.put(None)  # nothing comes after it, however often it is asked for
         if item is None:
             raise StopIteration
-        if isinstance(item, Exception):
-            raise item
-        return item
+        raise item
 
     def join(self) -> None:
         self._thread.join()

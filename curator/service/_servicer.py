@@ -18,7 +18,7 @@ from curator.errors import CuratorError, LimitError, ProtocolError, SnapshotErro
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.service._auth import Gate
 from curator.service._limits import OpenSessions, StreamSlots
-from curator.service._stream import BatchSource, Credits, ReadAhead, header_of
+from curator.service._stream import BatchSource, Credits, header_of
 
 __all__ = ["Servicer", "decoder", "guard"]
 
@@ -86,11 +86,17 @@ class Servicer:
         threading.Thread(
             target=credits_.read, args=[requests], name="curator-credits", daemon=True
         ).start()
-        messages = source.messages(credits_)
-        if source.is_decoded:
-            messages = ReadAhead(messages)
-            context.add_callback(messages.close)
-        yield from messages
+        unix = wire.UnixSender.connect(start.unix_socket)
+        if unix is None:
+            yield from source.messages(credits_)
+        else:
+            yield pb.StreamBatchesResponse(through_unix_socket=True)
+            with contextlib.closing(unix):
+                if not context.add_callback(unix.close):
+                    return  # it has ended already
+                for batch in source.batches(credits_):
+                    unix.send(batch)
+        yield from source.end(credits_)
 
     def SelectBatch(  # noqa: N802 - the call's name
         self, requests: Iterator[pb.SelectBatchRequest], context: Context

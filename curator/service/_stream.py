@@ -5,7 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
 
 import grpc
 import numpy as np
@@ -24,6 +25,8 @@ from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import rank_slice
 
 __all__ = ["BatchSource", "Credits", "ReadAhead", "header_of"]
+
+T = TypeVar("T")
 
 # Messages that are ready beyond the one that is being sent.
 READ_AHEAD = 2
@@ -72,24 +75,24 @@ class Credits:
             return True
 
 
-class ReadAhead:
-    """Makes the next messages in a thread of its own while one is being sent.
+class ReadAhead(Generic[T]):
+    """Makes what is sent next in a thread of its own while something is being sent.
 
     For rows that have to be decoded or put together first. Rows that are sent as they
     lie lose more to the second thread than they gain.
     """
 
-    def __init__(self, messages: Iterator[bytes]) -> None:
-        self._messages = messages
+    def __init__(self, making: Iterator[T]) -> None:
+        self._making = making
         self._slots = threading.Semaphore(READ_AHEAD)
-        self._made: queue.SimpleQueue[bytes | Exception | None] = queue.SimpleQueue()
+        self._made: queue.SimpleQueue[T | Exception | None] = queue.SimpleQueue()
         self._closed = False
         threading.Thread(target=self._run, name="curator-reader", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            for message in self._messages:
-                self._made.put(message)
+            for item in self._making:
+                self._made.put(item)
                 self._slots.acquire()
                 if self._closed:
                     break
@@ -97,8 +100,8 @@ class ReadAhead:
         except Exception as error:
             self._made.put(error)
 
-    def __iter__(self) -> Iterator[bytes]:
-        """Yields the messages; raises what making them raised."""
+    def __iter__(self) -> Iterator[T]:
+        """Yields what was made; raises what making them raised."""
         while (item := self._made.get()) is not None:
             if isinstance(item, Exception):
                 raise item
@@ -106,7 +109,7 @@ class ReadAhead:
             self._slots.release()
 
     def close(self) -> None:
-        """Lets the thread go, which makes no further message."""
+        """Lets the thread go, which makes nothing more."""
         self._closed = True
         self._slots.release()
 
@@ -143,15 +146,10 @@ class BatchSource:
         self._rows = rank_slice(engine.spec.batch_size, start.rank, start.world_size)
         self._future: concurrent.futures.Future[StepRecord] | None = None
         self._closed = False
+        self._read_ahead: ReadAhead[Any] | None = None
+        self._end: int | None = None  # the number of steps, once all were yielded
         columns = wire.columns_from_proto(start)
         self._columns = engine.delivery.columns(columns)
-
-    @property
-    def is_decoded(self) -> bool:
-        """Whether rows have to be put together before they are sent."""
-        one = np.zeros(1, np.int64)
-        delivery, columns = self._engine.delivery, self._columns
-        return bool(columns) and delivery.spans(one, columns) is None
 
     def close(self) -> None:
         """Ends a call of :meth:`batch` that waits in another thread."""
@@ -159,9 +157,42 @@ class BatchSource:
         self._engine.wake()
         if self._future is not None:
             self._future.cancel()
+        if self._read_ahead is not None:
+            self._read_ahead.close()
 
     def messages(self, credits_: Credits) -> Iterator[bytes]:
-        """Yields the stream: a batch for each credit, and the end."""
+        """Yields the batches, one for each credit, small ones in one message."""
+        groups = self._groups(credits_, wire.MESSAGE_BYTES)
+        yield from self._ahead(
+            message for group in groups for message in wire.batch_messages(group)
+        )
+
+    def batches(self, credits_: Credits) -> Iterator[wire.EncodedBatch]:
+        """Yields the batches, one for each credit."""
+        groups = self._groups(credits_, 0)
+        yield from self._ahead(batch for group in groups for batch in group)
+
+    def _ahead(self, items: Iterator[T]) -> Iterable[T]:
+        """Returns the items, made ahead where rows have to be put together first."""
+        one = np.zeros(1, np.int64)
+        delivery, columns = self._engine.delivery, self._columns
+        if not columns or delivery.spans(one, columns) is not None:
+            return items
+        self._read_ahead = ReadAhead(items)
+        if self._closed:
+            self._read_ahead.close()
+        return self._read_ahead
+
+    def end(self, credits_: Credits) -> Iterator[bytes]:
+        """Yields the end of the stream, if it was not ended before."""
+        if self._end is not None and credits_.take():
+            end = pb.StreamEnd(num_steps=self._end)
+            yield pb.StreamBatchesResponse(end=end).SerializeToString()
+
+    def _groups(
+        self, credits_: Credits, most_bytes: int
+    ) -> Iterator[list[wire.EncodedBatch]]:
+        """Yields the batches, in groups of as many as are wanted, ready and small."""
         step, upcoming = self._from_step, None
         while (step := self._engine.after_skips(step)) != self._engine.num_steps:
             ready = upcoming is not None and upcoming[0].step == step
@@ -172,8 +203,7 @@ class BatchSource:
                 return
             step += 1
             together, size = [batch], batch[0].payload_bytes
-            # Small batches that are wanted, and ready, travel in one message.
-            while size + batch[0].payload_bytes <= wire.MESSAGE_BYTES:
+            while size + batch[0].payload_bytes <= most_bytes:
                 step = self._engine.after_skips(step)
                 upcoming = self._batch_if_ready(step)
                 if upcoming is None or not credits_.take(blocking=False):
@@ -182,10 +212,8 @@ class BatchSource:
                 together.append(batch)
                 size += batch[0].payload_bytes
             with self._engine.memory_limit.hold("batches on their way", size):
-                yield from wire.batch_messages(together)
-        if credits_.take():
-            end = pb.StreamEnd(num_steps=step)
-            yield pb.StreamBatchesResponse(end=end).SerializeToString()
+                yield together
+        self._end = step
 
     def _batch_if_ready(self, step: int) -> wire.EncodedBatch | None:
         """Returns a step's batch; None where that would take a while, or fail."""

@@ -35,6 +35,7 @@ from curator.wire._rows import (
     rows_to_parts,
     spans_to_parts,
 )
+from curator.wire._unix_socket import UnixListener, UnixReceiver, UnixSender
 
 __all__ = [
     "CHUNK_BYTES",
@@ -46,6 +47,9 @@ __all__ = [
     "Part",
     "Reassembly",
     "Response",
+    "UnixListener",
+    "UnixReceiver",
+    "UnixSender",
     "batch_messages",
     "chunks_of",
     "columns_from_proto",

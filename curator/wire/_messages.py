@@ -128,10 +128,12 @@ class Response(NamedTuple):
     Attributes:
         parts: Its parts.
         is_end: Whether the session is over.
+        through_unix_socket: Whether the batches come through the client's socket.
     """
 
     parts: list[Part]
     is_end: bool
+    through_unix_socket: bool
 
 
 def deserialize_response(data: bytes) -> Response:
@@ -148,7 +150,7 @@ def deserialize_response(data: bytes) -> Response:
         parts.append(part)
     else:
         if position == len(data) and parts:
-            return Response(parts, is_end=False)
+            return Response(parts, is_end=False, through_unix_socket=False)
     # The end; or in another order than ours, or with fields of a newer protocol.
     message = pb.StreamBatchesResponse.FromString(data)
     return Response(
@@ -160,6 +162,7 @@ def deserialize_response(data: bytes) -> Response:
             for part in message.parts
         ],
         is_end=message.HasField("end"),
+        through_unix_socket=message.through_unix_socket,
     )
 
 

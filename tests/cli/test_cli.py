@@ -157,6 +157,7 @@ def test_sessions_tells_what_happened_to_scorers():
     assert _lines(dataclasses.replace(info, cost=cost))[2:] == []
 
 
+@pytest.mark.slow
 def test_sessions_of_nobody_is_an_error(capsys):
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))

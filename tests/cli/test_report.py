@@ -93,6 +93,7 @@ def test_the_summary_as_json_names_the_extremes(world, capsys) -> None:
     assert found["num_bytes"] == Path(found["page"]).stat().st_size
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_the_same_bytes(world, capsys) -> None:
     folder, pool = world
     call = (folder / "scores.parquet", "--out", folder / "out", *pool)

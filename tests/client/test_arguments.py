@@ -145,6 +145,7 @@ def test_a_forgotten_report_is_told_once(
         assert session.state_dict()["step"] == 3 + 131
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_trainer_that_publishes_no_more_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, every: int
@@ -169,6 +170,7 @@ def test_a_trainer_that_publishes_no_more_is_told_once(
         assert f"publish_every = {every} says" in message
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_publish_is_not_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -206,6 +206,7 @@ def test_what_the_policy_remembered_and_is_gone_is_told_or_forgotten(tmp_path, k
     assert totals(tmp_path, "b", until=5)["num_remembered"] == before + 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", [Worst(), InfoBatch(prune_ratio=0.5)])
 @pytest.mark.parametrize("step", [30, 60, 125, 126, 160, 250])
 def test_epochs_that_are_planned_from_losses_are_planned_again(tmp_path, sampler, step):
@@ -218,6 +219,7 @@ def test_epochs_that_are_planned_from_losses_are_planned_again(tmp_path, sampler
         assert_same_batches(again, trained[step:])
 
 
+@pytest.mark.slow
 def test_losses_that_are_gone_are_told(tmp_path):
     spec = with_spec(IDS_ONLY, sampler=InfoBatch(), super_batch_size=8, num_epochs=9)
     config = worlds.config(tmp_path, server={"keep_steps": 1}, s=spec)

@@ -26,7 +26,7 @@ from curator.errors import (
 from curator.pools import MemoryPool
 
 
-@pytest.fixture(params=["grpc", "local"])
+@pytest.fixture(params=["grpc", "remote", "local"])
 def kind(request):
     return request.param
 
@@ -62,13 +62,14 @@ def test_an_epoch_of_uniform_batches_offers_each_example_once(tmp_path, kind):
 
 def test_batches_over_grpc_are_those_of_one_process(tmp_path):
     streams = []
-    for kind in ("grpc", "local"):
+    for kind in ("grpc", "remote", "local"):
         config = worlds.config(tmp_path / kind, s=with_spec(JOINT, max_ahead=1))
         with served(config, kind=kind) as service:
             model = towers.build(seed=5)
             streams.append(train(service.open("s"), 12, model=model))
 
-    worlds.assert_same_batches(*streams)
+    for stream in streams[1:]:
+        worlds.assert_same_batches(streams[0], stream)
     assert [batch.snapshot_step for batch in streams[0]] == [0, 0, *range(1, 11)]
 
 
@@ -682,6 +683,7 @@ def test_columns_that_a_model_reads_must_be_in_the_pool(tmp_path, kind):
 # --- resuming -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_anywhere_continues_the_same_stream(tmp_path, kind):
     spec = with_spec(JOINT, max_ahead=1, publish_every=2)
     with served(worlds.config(tmp_path / "whole", s=spec), kind=kind) as service:

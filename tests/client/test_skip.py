@@ -26,7 +26,7 @@ def known(monkeypatch):
     monkeypatch.setitem(POLICIES, Diary.name, Diary)
 
 
-@pytest.fixture(params=["grpc", "local"])
+@pytest.fixture(params=["grpc", "remote", "local"])
 def kind(request):
     return request.param
 

@@ -152,6 +152,7 @@ def serving(folder: Path) -> Generator[str]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_server_has_them_and_its_clients_need_not(folder: Path) -> None:
     found: list[list[int]] = []
     for _ in range(2):  # the server is started again in between

@@ -89,6 +89,7 @@ def test_how_it_is_computed_changes_no_choice(changed, monkeypatch):
     np.testing.assert_allclose(scores_of(plain), scores_of(other), atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),

@@ -146,7 +146,7 @@ def test_the_end_is_understood():
 
     received = wire.deserialize_response(wire.serialize_response(end))
 
-    assert received == ([], True)
+    assert received == ([], True, False)
 
 
 def test_more_bytes_than_announced_are_refused():

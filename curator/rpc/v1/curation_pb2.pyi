@@ -489,6 +489,7 @@ class StreamStart(_message.Message):
     COLUMNS_FIELD_NUMBER: _builtins.int
     SUPER_BATCHES_FIELD_NUMBER: _builtins.int
     CREDITS_FIELD_NUMBER: _builtins.int
+    UNIX_SOCKET_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     rank: _builtins.int
     world_size: _builtins.int
@@ -501,6 +502,10 @@ class StreamStart(_message.Message):
     def columns(self) -> Global___ColumnList:
         """missing: the session's; empty: ids and weights only"""
 
+    @_builtins.property
+    def unix_socket(self) -> Global___UnixSocket:
+        """without a name: there is none"""
+
     def __init__(
         self,
         *,
@@ -511,14 +516,44 @@ class StreamStart(_message.Message):
         columns: Global___ColumnList | None = ...,
         super_batches: _builtins.bool = ...,
         credits: _builtins.int = ...,
+        unix_socket: Global___UnixSocket | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "unix_socket", b"unix_socket"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "credits", b"credits", "from_step", b"from_step", "rank", b"rank", "session", b"session", "super_batches", b"super_batches", "world_size", b"world_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "credits", b"credits", "from_step", b"from_step", "rank", b"rank", "session", b"session", "super_batches", b"super_batches", "unix_socket", b"unix_socket", "world_size", b"world_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamStart: _TypeAlias = StreamStart  # noqa: Y015
+
+@_typing.final
+class UnixSocket(_message.Message):
+    """A socket on which a client listens for the batches of one stream: a Unix stream socket
+    in Linux's abstract namespace, whose name is a zero byte, "curator-" and `name` in
+    hexadecimal digits.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    name: _builtins.bytes
+    """16 random bytes"""
+    secret: _builtins.bytes
+    """16 random bytes, which the server sends first"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.bytes = ...,
+        secret: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnixSocket: _TypeAlias = UnixSocket  # noqa: Y015
 
 @_typing.final
 class StreamBatchesResponse(_message.Message):
@@ -526,6 +561,9 @@ class StreamBatchesResponse(_message.Message):
 
     PARTS_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    THROUGH_UNIX_SOCKET_FIELD_NUMBER: _builtins.int
+    through_unix_socket: _builtins.bool
+    """In the first message only, which then holds nothing else: see StreamBatches."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchPart]: ...
     @_builtins.property
@@ -535,10 +573,11 @@ class StreamBatchesResponse(_message.Message):
         *,
         parts: _abc.Iterable[Global___BatchPart] | None = ...,
         end: Global___StreamEnd | None = ...,
+        through_unix_socket: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "parts", b"parts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "parts", b"parts", "through_unix_socket", b"through_unix_socket"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -69,6 +69,16 @@ class CurationServiceStub:
     Receiving a batch commits nothing: ReportStep does. A stream that breaks is opened
     again from the first step that was not received whole.
 
+    Batches need not go through the network stack to a client on the same machine. It
+    listens on `start.unix_socket`; a server that reaches it there says so in its first
+    message, and sends each batch through the socket as
+      uint32, little-endian            size of the header
+      BatchHeader
+      bytes                            `payload_bytes` of them
+    After the last batch the server closes the socket. Credits, `end` and errors come
+    through the call, as ever. A server that cannot reach the socket, or does not know
+    of it, sends the batches through the call.
+
     A step that still depends on a report or a snapshot is sent when that has arrived;
     until then the stream is silent.
     """
@@ -148,6 +158,16 @@ class CurationServiceAsyncStub(CurationServiceStub):
 
     Receiving a batch commits nothing: ReportStep does. A stream that breaks is opened
     again from the first step that was not received whole.
+
+    Batches need not go through the network stack to a client on the same machine. It
+    listens on `start.unix_socket`; a server that reaches it there says so in its first
+    message, and sends each batch through the socket as
+      uint32, little-endian            size of the header
+      BatchHeader
+      bytes                            `payload_bytes` of them
+    After the last batch the server closes the socket. Credits, `end` and errors come
+    through the call, as ever. A server that cannot reach the socket, or does not know
+    of it, sends the batches through the call.
 
     A step that still depends on a report or a snapshot is sent when that has arrived;
     until then the stream is silent.
@@ -237,6 +257,16 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Receiving a batch commits nothing: ReportStep does. A stream that breaks is opened
         again from the first step that was not received whole.
+
+        Batches need not go through the network stack to a client on the same machine. It
+        listens on `start.unix_socket`; a server that reaches it there says so in its first
+        message, and sends each batch through the socket as
+          uint32, little-endian            size of the header
+          BatchHeader
+          bytes                            `payload_bytes` of them
+        After the last batch the server closes the socket. Credits, `end` and errors come
+        through the call, as ever. A server that cannot reach the socket, or does not know
+        of it, sends the batches through the call.
 
         A step that still depends on a report or a snapshot is sent when that has arrived;
         until then the stream is silent.
