@@ -145,7 +145,7 @@ class ScoreTable:
                 digest = hashlib.file_digest(
                     file, lambda: hashlib.blake2b(digest_size=16)
                 )
-                parquet = pq.ParquetFile(file)
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
                 names = parquet.schema_arrow.names
                 copied = _copied(parquet.schema_arrow)
                 # Without any, all is read: a name that is there twice is found later.

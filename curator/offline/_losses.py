@@ -261,7 +261,10 @@ def _names(path: Path) -> list[str]:
 
 
 def _table(path: Path, columns: list[str]) -> pa.Table:
-    return _read(path, lambda: pq.read_table(path, columns=columns))
+    return _read(
+        path,
+        lambda: pq.read_table(path, columns=columns, page_checksum_verification=True),
+    )
 
 
 def _read(path: Path, read: Any) -> Any:

@@ -66,7 +66,9 @@ def write_plan(
     schema = _SCHEMA.with_metadata({PLAN_KEY: text})
     start = 0
     with creating(out) as file:
-        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(
+            file, schema, compression="zstd", write_page_checksum=True
+        ) as writer:
             for ids, weights in blocks:
                 places = np.arange(start, start + len(ids))
                 steps, positions = np.divmod(places, batch_size)

@@ -169,7 +169,7 @@ class Scores:
         """
         for file in self._files:
             try:
-                with pq.ParquetFile(file) as reader:
+                with pq.ParquetFile(file, page_checksum_verification=True) as reader:
                     yield from reader.iter_batches(max_rows, columns=list(columns))
             except (OSError, pa.ArrowException) as error:
                 raise unreadable(self.path, file, error) from error

@@ -191,6 +191,7 @@ def write_shard(
             use_dictionary=[*repeating, *manifest.columns],
             # Ids ascend by little: less to write than their bytes, and to compress.
             column_encoding={"example_id": "DELTA_BINARY_PACKED"},
+            write_page_checksum=True,
         )
         return file.tell()
 

@@ -73,6 +73,7 @@ def write_subset(path: Path, subset: Subset) -> None:
             compression="zstd",
             row_group_size=_ROW_GROUP,
             use_dictionary=["weight"],  # mostly 1
+            write_page_checksum=True,
         )
 
 
@@ -85,7 +86,7 @@ def read_subset(path: Path) -> Subset:
     """
     try:
         with path.open("rb") as file:
-            table = pq.ParquetFile(file).read()
+            table = pq.ParquetFile(file, page_checksum_verification=True).read()
         found: dict[bytes, bytes] = table.schema.metadata or {}
         metadata = json.loads(found[Subset.KEY])
     except OSError as error:

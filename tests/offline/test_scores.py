@@ -266,3 +266,42 @@ def test_a_disk_too_small_for_the_map_is_told(
             scores.read("projection", scratch=disk)
 
         assert list(disk.iterdir()) == []
+
+
+def read_by(reader: str, folder: Path) -> list[np.ndarray]:
+    """Reads losses and embeddings, as one of those that read scores does."""
+    if reader == "scores":
+        scores = Scores.open(folder)
+        loss, pairs = scores.read("loss"), scores.read("embeddings")
+    else:
+        found = ScoreTable(folder).look_up(
+            np.arange(200), frozenset(["loss", "embeddings"])
+        )
+        loss, pairs = found["loss"], found["embeddings"]
+    assert isinstance(pairs, PairEmbeddings)
+    assert isinstance(loss, np.ndarray)
+    return [loss, pairs.queries, pairs.targets]
+
+
+@pytest.mark.parametrize("reader", ["scores", "table"])
+def test_a_bit_that_flips_is_noticed(folder: Path, reader: str) -> None:
+    """Zstd and Parquet's encodings do not notice by themselves."""
+    expected = read_by(reader, folder)
+    path = folder / "part-00001.parquet"
+    whole = path.read_bytes()
+    footer = pq.ParquetFile(path).metadata.serialized_size + 8
+    rng = np.random.default_rng(0)
+    num_told = 0
+    for place in rng.choice(np.arange(4, len(whole) - footer), 200, replace=False):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            found = read_by(reader, folder)
+        except (ConfigError, StorageError):
+            num_told += 1
+        else:  # what no reader looks at, such as statistics in the head of a page
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+    assert num_told > 100

@@ -58,3 +58,25 @@ def test_what_is_no_subset_is_told(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1]}).replace_schema_metadata(metadata), path)
     with pytest.raises(ConfigError, match=r"has other columns than a subset: .'id'"):
         read_subset(path)
+
+
+def test_a_bit_that_flips_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    given = Subset(np.arange(500), np.ones(500, np.float32), None, {"format": 1})
+    write_subset(path, given)
+    whole = path.read_bytes()
+    footer = pq.ParquetFile(path).metadata.serialized_size + 8
+    num_told = 0
+    for place in range(4, len(whole) - footer):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        try:
+            found = read_subset(path)
+        except (ConfigError, StorageError):
+            num_told += 1
+        else:
+            np.testing.assert_array_equal(found.ids, given.ids)
+            np.testing.assert_array_equal(found.weights, given.weights)
+
+    assert num_told > 100

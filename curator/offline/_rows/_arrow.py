@@ -25,7 +25,9 @@ def _write_parquet(path: Path, rows: Rows) -> None:
     metadata = rows.schema.metadata
     with (
         whole_file(path) as file,
-        pq.ParquetWriter(file, rows.schema, compression="zstd") as writer,
+        pq.ParquetWriter(
+            file, rows.schema, compression="zstd", write_page_checksum=True
+        ) as writer,
     ):
         for _, block in rows.blocks:
             table = pa.Table.from_batches([block])
