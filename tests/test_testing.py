@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from pair_worlds import random_features
 
-import curator.testing
 from curator.errors import FeatureError
 from curator.policies import DomainQuota, Joint, TopK, Uniform
 from curator.rng import Noise
-from curator.testing import assert_policy_contract
+from curator.testing import _policies, _samplers, assert_policy_contract
 from curator.types import Features, Selection
 
 
@@ -234,8 +233,9 @@ def test_sizes_may_fit_the_policy():
     )
 
 
-def test_documented_example_runs():
-    results = doctest.testmod(curator.testing)
+@pytest.mark.parametrize("module", [_policies, _samplers])
+def test_documented_example_runs(module):
+    results = doctest.testmod(module)
 
     assert results.attempted > 0
     assert results.failed == 0

@@ -19,6 +19,7 @@ from curator.samplers import (
     SeTa,
     Uniform,
 )
+from curator.testing import assert_sampler_contract
 
 NUM_EXAMPLES = 301
 BATCH = 16
@@ -89,6 +90,10 @@ def train(planner, num_epochs=NUM_EPOCHS):
 def test_every_sampler_is_tried():
     assert {type(variant) for variant in VARIANTS} == set(SAMPLERS.values())
     assert {cls.name: cls for cls in SAMPLERS.values()} == SAMPLERS
+
+
+def test_sampler_keeps_the_public_contract(sampler):
+    assert_sampler_contract(sampler, {"label": LABELS})
 
 
 def test_sampler_keeps_the_protocols(sampler):

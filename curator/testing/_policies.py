@@ -1,4 +1,4 @@
-"""Checks for extensions: whether a policy of your own keeps the contract.
+"""Whether a policy keeps its contract.
 
 Shapes: ``B`` is the super-batch size, ``K`` the batch size.
 """
