@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from curator import wire
 from curator.client._transport import Delivery, StreamRequest
-from curator.errors import ServiceError
+from curator.errors import ServiceError, UnavailableError
 from curator.rpc.v1 import curation_pb2 as pb
 
 __all__ = ["GrpcStream", "delivery_from_proto"]
@@ -183,7 +183,11 @@ class _Call:
 
     def _read_unix(self, unix: wire.UnixReceiver) -> Delivery | None:
         """Returns the next batch of a Unix socket; None at its end."""
-        received = unix.receive(self._blocks)
+        try:
+            received = unix.receive(self._blocks)
+        except UnavailableError:
+            self._next("a batch before its last byte")  # or raises what the reason is
+            raise
         if received is None:
             return None
         header, payload = received

@@ -90,10 +90,10 @@ class Servicer:
         if unix is None:
             yield from source.messages(credits_)
         else:
-            yield pb.StreamBatchesResponse(through_unix_socket=True)
             with contextlib.closing(unix):
                 if not context.add_callback(unix.close):
                     return  # it has ended already
+                yield pb.StreamBatchesResponse(through_unix_socket=True)
                 for batch in source.batches(credits_):
                     unix.send(batch)
         yield from source.end(credits_)

@@ -8,6 +8,7 @@ needs no port.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import os
 import secrets
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from curator.errors import ProtocolError, UnavailableError
+from curator.errors import ProtocolError, StorageError, UnavailableError
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.wire._messages import EncodedBatch
 from curator.wire._rows import BlockCache
@@ -181,6 +182,7 @@ class UnixSender:
         """Sends a batch from where its parts lie.
 
         Raises:
+            StorageError: Rows in a mapped file are not there any more.
             UnavailableError: The client has closed the connection.
         """
         header, parts = batch
@@ -193,6 +195,12 @@ class UnixSender:
                     sent = self._socket.sendmsg(pieces[:_MOST_PIECES])
                     pieces = _after(pieces, sent)
             except OSError as error:
+                if error.errno == errno.EFAULT:
+                    msg = (
+                        "a file of the pool was cut short while it is served: put it "
+                        "back as it was, and start the server again"
+                    )
+                    raise StorageError(msg) from error
                 msg = f"the Unix socket broke: {os.strerror(error.errno or 0)}"
                 raise UnavailableError(msg) from error
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import queue
 import signal
 import socket
@@ -18,8 +19,8 @@ from worlds import UNIFORM, served, train
 
 from curator import wire
 from curator.engine import Registry
-from curator.errors import RankStalledError, UnavailableError
-from curator.pools import MemoryPool
+from curator.errors import RankStalledError, StorageError, UnavailableError
+from curator.pools import MemoryPool, open_pool
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.rpc.v1 import curation_pb2_grpc
 from curator.samplers import InfoBatch
@@ -169,6 +170,25 @@ def test_a_server_that_stops_cuts_a_client_that_does_not_read(tmp_path):
             server.stop(grace_seconds=0.0)
             with pytest.raises(UnavailableError, match="ended within a batch"):
                 receiver.receive(wire.BlockCache())
+
+
+def test_a_pool_that_is_cut_while_it_is_served_is_an_error(tmp_path):
+    """Half of it, so that the first batches may end within their rows."""
+    path = tmp_path / "pool.arrow"
+    values = pa.array(np.zeros(200 << 14, np.uint8))
+    rows = pa.FixedSizeListArray.from_arrays(values, 1 << 14)
+    with pa.ipc.new_file(path, pa.schema({"data": rows.type})) as writer:
+        writer.write_table(pa.table({"data": rows}))
+    spec = dataclasses.replace(UNIFORM, num_steps=20)
+    config = worlds.config(tmp_path, s=spec)
+    with (
+        contextlib.closing(open_pool("arrow", path)) as pool,
+        served(config, pool=pool) as service,
+    ):
+        session = service.open("s")
+        os.truncate(path, 1 << 20)
+        with pytest.raises(StorageError, match="was cut short"):
+            list(session.batches())
 
 
 def test_a_client_that_is_killed_gives_its_stream_back(tmp_path):

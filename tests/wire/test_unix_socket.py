@@ -1,6 +1,8 @@
 """Batches through a Unix socket: whole, in order, from their server, or an error."""
 
 import contextlib
+import mmap
+import os
 import socket
 import sys
 import threading
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from curator import wire
-from curator.errors import ProtocolError, UnavailableError
+from curator.errors import ProtocolError, StorageError, UnavailableError
 from curator.rpc.v1 import curation_pb2 as pb
 
 pytestmark = pytest.mark.skipif(
@@ -120,6 +122,16 @@ def test_one_end_that_closes_lets_the_other_go_while_it_waits():
         receiver.close()
         thread.join()
         assert ended == []
+
+
+def test_rows_that_are_cut_from_under_it_are_an_error(tmp_path):
+    path = tmp_path / "rows"
+    path.write_bytes(bytes(1 << 20))
+    with path.open("rb") as file:
+        rows = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    os.truncate(path, 0)
+    with connected() as (sender, _), pytest.raises(StorageError, match="was cut short"):
+        sender.send((pb.BatchHeader(payload_bytes=1 << 20), [memoryview(rows)]))
 
 
 def test_only_the_server_that_knows_the_secret_is_listened_to():
