@@ -20,8 +20,8 @@ import sys
 import tempfile
 import time
 import unittest.mock
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import grpc
@@ -84,6 +84,36 @@ def measure(
 ) -> tuple[list[float], list[float], list[float]]:
     """Returns bytes per second of each run: ours, ours through gRPC, the bare one."""
     num_bytes = BATCH_SIZE * example_bytes * num_steps
+    batch_bytes = BATCH_SIZE * example_bytes
+    bare_command = [sys.executable, "-m", __spec__.name, "--bare"]
+    with (
+        served(example_bytes, num_examples, num_steps) as session,
+        running([*bare_command, str(batch_bytes), str(num_steps)]) as bare_server,
+    ):
+        start = session.state_dict()
+        ours: list[float] = []
+        through_grpc: list[float] = []
+        bare: list[float] = []
+        for _ in range(ROUNDS + 1):
+            session.load_state_dict(start)
+            ours.append(num_bytes / timed(lambda: receive(session, num_bytes)))
+            session.load_state_dict(start)
+            with elsewhere():
+                through_grpc.append(
+                    num_bytes / timed(lambda: receive(session, num_bytes))
+                )
+            bare.append(
+                num_bytes / timed(lambda: receive_bare(bare_server.address, num_bytes))
+            )
+    # The first runs define the steps and warm the page cache.
+    return ours[1:], through_grpc[1:], bare[1:]
+
+
+@contextmanager
+def served(
+    example_bytes: int, num_examples: int, num_steps: int
+) -> Iterator[curator.Session]:
+    """Yields a session that a server in a process of its own streams."""
     with tempfile.TemporaryDirectory() as folder:
         write_pool(Path(folder) / "pool.arrow", example_bytes, num_examples)
         config = Path(folder) / "server.toml"
@@ -102,32 +132,11 @@ def measure(
             """
         )
         serve = [sys.executable, "-m", "curator.cli.__main__", "serve", str(config)]
-        serve_bare = [sys.executable, "-m", __spec__.name, "--bare"]
-        batch_bytes = BATCH_SIZE * example_bytes
         with (
-            running([*serve]) as server,
-            running([*serve_bare, str(batch_bytes), str(num_steps)]) as bare_server,
+            running(serve) as server,
             curator.connect(server.address) as service,
         ):
-            session = service.open("delivery")
-            start = session.state_dict()
-            ours: list[float] = []
-            through_grpc: list[float] = []
-            bare: list[float] = []
-            for _ in range(ROUNDS + 1):
-                session.load_state_dict(start)
-                ours.append(num_bytes / timed(lambda: receive(session, num_bytes)))
-                session.load_state_dict(start)
-                with elsewhere():
-                    through_grpc.append(
-                        num_bytes / timed(lambda: receive(session, num_bytes))
-                    )
-                bare.append(
-                    num_bytes
-                    / timed(lambda: receive_bare(bare_server.address, num_bytes))
-                )
-    # The first runs define the steps and warm the page cache.
-    return ours[1:], through_grpc[1:], bare[1:]
+            yield service.open("delivery")
 
 
 def elsewhere() -> AbstractContextManager[object]:

@@ -24,7 +24,7 @@ from curator.ledger import StepRecord
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.sessions import rank_slice
 
-__all__ = ["BatchSource", "Credits", "ReadAhead", "header_of"]
+__all__ = ["BatchSource", "Credits", "header_of"]
 
 T = TypeVar("T")
 

@@ -70,7 +70,7 @@ def spans_to_parts(spans: RowSpans) -> list[memoryview]:
 class _Same:
     """A schema that equals itself only: pools give the same one each time.
 
-    To compute a schema's hash takes a tenth as long as to send a small batch.
+    To compute a schema's hash for each batch took 7 % of the time to send small ones.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
