@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from numbers import Integral
 
 from curator.config import SessionSpec
-from curator.errors import SessionError
+from curator.errors import SessionError, SessionMismatchError
 
-__all__ = ["SessionInfo", "rank_slice"]
+__all__ = ["SessionInfo", "ahead_error", "rank_slice"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,3 +67,22 @@ def rank_slice(batch_size: int, rank: int, world_size: int) -> slice:
         raise SessionError(msg)
     size = batch_size // world_size
     return slice(rank * size, (rank + 1) * size)
+
+
+def ahead_error(
+    session: str, what: str, num_defined: int, next_step: int
+) -> SessionMismatchError:
+    """Returns the error of a trainer that is beyond what its session has defined.
+
+    Args:
+        session: The session's name.
+        what: What the trainer asks for or tells.
+        num_defined: How many steps are defined.
+        next_step: The first that is not closed.
+    """
+    return SessionMismatchError(
+        f"{what}, but session {session!r} is at step {next_step} and only its first "
+        f"{num_defined} steps are defined. If the service was restored from an older "
+        f"checkpoint than the trainer's, load a trainer checkpoint of step {next_step} "
+        "or before, or restore the service's newer one"
+    )

@@ -11,6 +11,7 @@ from curator.engine._snapshots import SnapshotStore
 from curator.engine._steps import DefinedSteps
 from curator.errors import SessionError, SnapshotError
 from curator.ledger import SnapshotRecord
+from curator.sessions import ahead_error
 
 __all__ = ["Publication"]
 
@@ -96,13 +97,13 @@ class Publication:
     def _is_settled(self, snapshot_step: int, report_step: int) -> bool:
         """Whether a snapshot changes nothing any more. Called with the lock held."""
         if max(snapshot_step - 1, report_step) > self._steps.num_defined:
-            msg = (
+            what = (
                 f"a snapshot of step {snapshot_step} that counts from the report of "
-                f"step {report_step}: {self._steps.num_defined} steps are defined. If "
-                "the service was restored from an older copy, go back to a trainer "
-                "checkpoint of its next step or before"
+                f"step {report_step} is published"
             )
-            raise SnapshotError(msg)
+            raise ahead_error(
+                self._name, what, self._steps.num_defined, self._feedback.next_step
+            )
         initial = snapshot_step == self._first
         if snapshot_step in self._snapshots or snapshot_step < self._snapshots.last:
             return True

@@ -27,11 +27,11 @@ from curator.engine._skips import Skips
 from curator.engine._snapshots import SnapshotStore
 from curator.engine._steps import DefinedSteps
 from curator.engine._trainer_features import TrainerFeatures
-from curator.errors import FeedbackError, SessionError
+from curator.errors import SessionError
 from curator.ledger import Ledger, StepRecord
 from curator.policies import RememberingPolicy
 from curator.pools import Pool
-from curator.sessions import SessionInfo, rank_slice
+from curator.sessions import SessionInfo, ahead_error, rank_slice
 from curator.types import Features, SuperBatch
 
 __all__ = ["SessionEngine"]
@@ -289,19 +289,17 @@ class SessionEngine:
             first open step, if it is an earlier one that this rank has not reported.
 
         Raises:
-            FeedbackError: The step has not been handed out, the ids are not its
-                rank's slice, or the losses do not fit or look reduced.
+            FeedbackError: The ids are not the step's rank's slice, or the losses do
+                not fit or look reduced.
+            SessionMismatchError: The step has not been handed out.
         """
         rows = rank_slice(self.spec.batch_size, rank, world_size)
         with self._condition:
             num_defined = self._steps.num_defined
+            next_step = self._feedback.next_step
         if not 0 <= step < num_defined:
-            msg = (
-                f"step {step} of session {self.name!r} has not been handed out; "
-                f"{num_defined} steps are defined. If the service was restored from an "
-                "older copy, go back to a trainer checkpoint of its next step or before"
-            )
-            raise FeedbackError(msg)
+            what = f"step {step} is reported"
+            raise ahead_error(self.name, what, num_defined, next_step)
         expected = self._steps.get(step).ids[rows]
         with self._condition:
             outcome = self._feedback.add(step, rows, ids, losses, expected)

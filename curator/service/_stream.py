@@ -18,11 +18,10 @@ from curator.errors import (
     CuratorError,
     ProtocolError,
     RankStalledError,
-    SessionError,
 )
 from curator.ledger import StepRecord
 from curator.rpc.v1 import curation_pb2 as pb
-from curator.sessions import rank_slice
+from curator.sessions import ahead_error, rank_slice
 
 __all__ = ["BatchSource", "Credits", "header_of"]
 
@@ -128,7 +127,8 @@ class BatchSource:
             stalled_after: How long another rank's report is waited for, in seconds.
 
         Raises:
-            SessionError: There is no such rank, or no such step.
+            SessionError: There is no such rank.
+            SessionMismatchError: The session has not got to that step.
             ConfigError: There is no such column.
         """
         self._engine = engine
@@ -138,11 +138,8 @@ class BatchSource:
         self._stalled_after = stalled_after
         first = max(engine.num_defined, engine.next_step)
         if start.from_step > first + (_MOST_AHEAD if start.super_batches else 0):
-            msg = (
-                f"session {engine.name!r} has {first} steps so far; batches were asked "
-                f"for from step {start.from_step} on"
-            )
-            raise SessionError(msg)
+            what = f"batches are asked for from step {start.from_step} on"
+            raise ahead_error(engine.name, what, engine.num_defined, engine.next_step)
         self._rows = rank_slice(engine.spec.batch_size, start.rank, start.world_size)
         self._future: concurrent.futures.Future[StepRecord] | None = None
         self._closed = False

@@ -333,7 +333,8 @@ def test_ids_that_are_of_no_batch_are_refused(tmp_path, kind):
             FeedbackError, match=r"ids are not those of rows 0 to 8 of step 0"
         ):
             session._transport.report("s", 0, 0, 1, batch.ids[::-1].copy(), None)
-        with pytest.raises(FeedbackError, match=r"step 99 .* has not been handed out"):
+        why = r"step 99 is reported, but session 's' is at step 0 and only its first"
+        with pytest.raises(SessionMismatchError, match=why):
             session._transport.report("s", 99, 0, 1, batch.ids, None)
 
 

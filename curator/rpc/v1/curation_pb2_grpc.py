@@ -125,6 +125,8 @@ class CurationServiceServicer(object):
 
         A step that still depends on a report or a snapshot is sent when that has arrived;
         until then the stream is silent.
+        FAILED_PRECONDITION  SessionMismatchError: `from_step` is beyond the step that is
+        defined next: the service was restored from an older copy
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +155,7 @@ class CurationServiceServicer(object):
         loss had not been reported.
         INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
         another length, or losses that look reduced
-        FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
+        FAILED_PRECONDITION  SessionMismatchError: the step has not been handed out
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -185,6 +187,7 @@ class CurationServiceServicer(object):
         `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
         the learner before anything is recorded.
         INVALID_ARGUMENT     SnapshotError: tensors missing, unknown or of another shape
+        FAILED_PRECONDITION  SessionMismatchError: a step that has not been handed out
         RESOURCE_EXHAUSTED   LimitError: larger than the server allows; StorageError: no
         space left
         """

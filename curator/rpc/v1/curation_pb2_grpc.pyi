@@ -81,6 +81,8 @@ class CurationServiceStub:
 
     A step that still depends on a report or a snapshot is sent when that has arrived;
     until then the stream is silent.
+      FAILED_PRECONDITION  SessionMismatchError: `from_step` is beyond the step that is
+                           defined next: the service was restored from an older copy
     """
     SelectBatch: _grpc.StreamUnaryMultiCallable[_curation_pb2.SelectBatchRequest, _curation_pb2.SelectBatchResponse]
     """Answers features of a super-batch, computed by the trainer, with the sub-batch to
@@ -101,7 +103,7 @@ class CurationServiceStub:
     loss had not been reported.
       INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
                            another length, or losses that look reduced
-      FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
+      FAILED_PRECONDITION  SessionMismatchError: the step has not been handed out
     """
     SkipSteps: _grpc.UnaryUnaryMultiCallable[_curation_pb2.SkipStepsRequest, _curation_pb2.SkipStepsResponse]
     """Passes over steps after a loss spike: those that are not closed are closed, without
@@ -121,6 +123,7 @@ class CurationServiceStub:
     `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
     the learner before anything is recorded.
       INVALID_ARGUMENT     SnapshotError: tensors missing, unknown or of another shape
+      FAILED_PRECONDITION  SessionMismatchError: a step that has not been handed out
       RESOURCE_EXHAUSTED   LimitError: larger than the server allows; StorageError: no
                            space left
     """
@@ -171,6 +174,8 @@ class CurationServiceAsyncStub(CurationServiceStub):
 
     A step that still depends on a report or a snapshot is sent when that has arrived;
     until then the stream is silent.
+      FAILED_PRECONDITION  SessionMismatchError: `from_step` is beyond the step that is
+                           defined next: the service was restored from an older copy
     """
     SelectBatch: _aio.StreamUnaryMultiCallable[_curation_pb2.SelectBatchRequest, _curation_pb2.SelectBatchResponse]  # type: ignore[assignment]
     """Answers features of a super-batch, computed by the trainer, with the sub-batch to
@@ -191,7 +196,7 @@ class CurationServiceAsyncStub(CurationServiceStub):
     loss had not been reported.
       INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
                            another length, or losses that look reduced
-      FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
+      FAILED_PRECONDITION  SessionMismatchError: the step has not been handed out
     """
     SkipSteps: _aio.UnaryUnaryMultiCallable[_curation_pb2.SkipStepsRequest, _curation_pb2.SkipStepsResponse]  # type: ignore[assignment]
     """Passes over steps after a loss spike: those that are not closed are closed, without
@@ -211,6 +216,7 @@ class CurationServiceAsyncStub(CurationServiceStub):
     `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
     the learner before anything is recorded.
       INVALID_ARGUMENT     SnapshotError: tensors missing, unknown or of another shape
+      FAILED_PRECONDITION  SessionMismatchError: a step that has not been handed out
       RESOURCE_EXHAUSTED   LimitError: larger than the server allows; StorageError: no
                            space left
     """
@@ -270,6 +276,8 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A step that still depends on a report or a snapshot is sent when that has arrived;
         until then the stream is silent.
+          FAILED_PRECONDITION  SessionMismatchError: `from_step` is beyond the step that is
+                               defined next: the service was restored from an older copy
         """
 
     @_abc_1.abstractmethod
@@ -302,7 +310,7 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
         loss had not been reported.
           INVALID_ARGUMENT     FeedbackError: ids that are not of this step, losses of
                                another length, or losses that look reduced
-          FAILED_PRECONDITION  FeedbackError: the step has not been handed out yet
+          FAILED_PRECONDITION  SessionMismatchError: the step has not been handed out
         """
 
     @_abc_1.abstractmethod
@@ -340,6 +348,7 @@ class CurationServiceServicer(metaclass=_abc_1.ABCMeta):
         `chunk` of a safetensors file of `start.num_bytes` bytes. The file is checked against
         the learner before anything is recorded.
           INVALID_ARGUMENT     SnapshotError: tensors missing, unknown or of another shape
+          FAILED_PRECONDITION  SessionMismatchError: a step that has not been handed out
           RESOURCE_EXHAUSTED   LimitError: larger than the server allows; StorageError: no
                                space left
         """
