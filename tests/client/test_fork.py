@@ -222,7 +222,8 @@ def test_epochs_that_are_planned_from_losses_are_planned_again(tmp_path, sampler
 @pytest.mark.slow
 def test_losses_that_are_gone_are_told(tmp_path):
     spec = with_spec(IDS_ONLY, sampler=InfoBatch(), super_batch_size=8, num_epochs=9)
-    config = worlds.config(tmp_path, server={"keep_steps": 1}, s=spec)
+    # Three epochs: more than those whose plans are kept beside the losses.
+    config = worlds.config(tmp_path, server={"keep_steps": 250}, s=spec)
     with served(config, kind="local") as service:
         session = service.open("s")
         train(session, 600)
