@@ -70,6 +70,10 @@ def serve(
         config = dataclasses.replace(config, server=server)
     with contextlib.ExitStack() as cleanup:
         registry = cleanup.enter_context(contextlib.closing(Registry(config)))
+        # It listens at once: an address in use is told before pools are read, and who
+        # connects meanwhile is told what to wait for.
+        server = Server(registry, insecure=insecure, ready=False)
+        cleanup.callback(server.stop)
         for name in config.pools:
             # Read whole now, if ever: what cannot be read is an error, and a signal
             # need not wait for it.
@@ -86,11 +90,10 @@ def serve(
             except CuratorError as error:  # others can be served all the same
                 _log.warning("session %r cannot be opened: %s", name, error)
         stops.is_serving = True
-        server = Server(registry, insecure=insecure)
+        server.serve()
         print(_banner(server.address, metrics, config, registry), flush=True)
         stops.wait()
         print("stopping: clients resume when the server is back", flush=True)
-        server.stop()
     print("stopped", flush=True)
     return 0
 

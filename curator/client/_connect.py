@@ -37,7 +37,8 @@ def connect(
         key: Its private key.
         token: What says who this is; by default the environment variable
             ``CURATOR_TOKEN``.
-        timeout: How long to wait for the server to be there, in seconds.
+        timeout: How long to wait for the server to be there, with its pools open, in
+            seconds.
         retry_seconds: How long calls and streams survive a server that has gone, as
             when it is restarted, before they raise ``UnavailableError``.
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 import grpc
 import numpy as np
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jaxtyping import Float, Int64
 
 from curator import wire
@@ -52,12 +53,13 @@ class GrpcTransport:
         Args:
             target: ``HOST:PORT`` or ``unix:PATH``.
             credentials: Who this is, and whom to trust; by default nobody asks.
-            timeout: How long to wait for the server to be there, in seconds.
+            timeout: How long to wait for the server to be there and ready, in seconds.
             retry_seconds: How long calls survive a server that has gone.
 
         Raises:
-            UnavailableError: There is no server in time.
+            UnavailableError: There is no server in time, or it is not ready.
         """
+        deadline = time.monotonic() + timeout
         self._target = target
         self._retry_seconds = retry_seconds
         self._closed = threading.Event()
@@ -90,6 +92,13 @@ class GrpcTransport:
                 f"server has TLS or asks for a certificate (cert=, key=) ({reason})"
             )
             raise UnavailableError(msg) from None
+        if not _becomes_ready(self._channel, deadline - time.monotonic()):
+            self._channel.close()
+            msg = (
+                f"the curator server at {target} is not ready after {timeout:g} s, as "
+                "while it opens its pools: try again later, or wait longer (timeout=)"
+            )
+            raise UnavailableError(msg)
         self._stub = curation_pb2_grpc.CurationServiceStub(self._channel)
         self._stream_batches = self._channel.stream_stream(
             "/curator.rpc.v1.CurationService/StreamBatches",
@@ -247,3 +256,27 @@ def _why_not(channel: grpc.Channel) -> str:
     except grpc.RpcError as error:
         return cast("grpc.Call", error).details() or "no reason known"
     return "it is there now"
+
+
+def _becomes_ready(channel: grpc.Channel, seconds: float) -> bool:
+    """Waits until a server says that it answers calls.
+
+    Returns:
+        False where it said that it does not, and nothing else in time.
+    """
+    status: int = health_pb2.HealthCheckResponse.SERVING  # of who says nothing
+    request, seconds = health_pb2.HealthCheckRequest(), max(seconds, 0.0)
+    stub = cast("Any", health_pb2_grpc.HealthStub(channel))
+    watch = stub.Watch(request, timeout=seconds)
+    try:
+        for response in watch:
+            status = response.status
+            if status != health_pb2.HealthCheckResponse.NOT_SERVING:
+                break
+    except grpc.RpcError as error:
+        # Time is up, or nobody answers this: then the calls tell what there is.
+        if cast("grpc.Call", error).code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+            return True
+    finally:
+        watch.cancel()
+    return status != health_pb2.HealthCheckResponse.NOT_SERVING

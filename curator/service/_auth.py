@@ -10,7 +10,12 @@ from typing import cast
 import grpc
 
 from curator.config import Permission, ServerSpec, TokenSpec, is_local
-from curator.errors import AuthenticationError, ConfigError, PermissionDeniedError
+from curator.errors import (
+    AuthenticationError,
+    ConfigError,
+    PermissionDeniedError,
+    UnavailableError,
+)
 
 __all__ = ["Gate", "check_exposure", "permission_for"]
 
@@ -61,16 +66,18 @@ def check_exposure(listen: str, spec: ServerSpec) -> None:
 class Gate:
     """Lets calls pass whose token allows them; every call, where there are no tokens.
 
-    Tokens are only known by their digests. A digest is compared with each of those, and
-    in constant time, so that how long an answer takes says nothing about them.
+    Until it is open it lets none pass. Tokens are only known by their digests. A digest
+    is compared with each of those, and in constant time, so that how long an answer
+    takes says nothing about them.
     """
 
     def __init__(self, tokens: Mapping[str, TokenSpec]) -> None:
-        """Reads the tokens.
+        """Reads the tokens. The gate is closed.
 
         Raises:
             ConfigError: One cannot be read, or two are the same.
         """
+        self._is_open = False
         self._tokens = {name: token.digest() for name, token in tokens.items()}
         self._allowed = {name: token.allow for name, token in tokens.items()}
         names = {digest: name for name, digest in self._tokens.items()}
@@ -82,13 +89,26 @@ class Gate:
                 )
                 raise ConfigError(msg)
 
+    def open(self) -> None:
+        """Lets calls pass from now on."""
+        self._is_open = True
+
     def check(self, context: grpc.ServicerContext, permission: Permission) -> None:
         """Checks that a call may do something.
 
         Raises:
             AuthenticationError: It has no token, or none of these.
             PermissionDeniedError: Its token does not allow it.
+            UnavailableError: The gate is closed.
         """
+        self._check_token(context, permission)
+        if not self._is_open:
+            msg = "the server is opening its pools, and answers no calls: try later"
+            raise UnavailableError(msg)
+
+    def _check_token(
+        self, context: grpc.ServicerContext, permission: Permission
+    ) -> None:
         if not self._tokens:
             return
         name = self._name(context)

@@ -27,7 +27,7 @@ STOP_SECONDS = 5.0
 
 
 class Server:
-    """A gRPC server that serves from when it is made until it is stopped."""
+    """A gRPC server that listens from when it is made until it is stopped."""
 
     def __init__(
         self,
@@ -35,13 +35,17 @@ class Server:
         listen: str | None = None,
         *,
         insecure: bool = False,
+        ready: bool = True,
     ) -> None:
-        """Starts to listen.
+        """Starts to listen, and to serve.
 
         Args:
             registry: What to serve; the caller closes it after the server.
             listen: ``HOST:PORT`` or ``unix:PATH``; the configuration's by default.
             insecure: Whether other machines may reach it without TLS or tokens.
+            ready: Whether it serves at once. Otherwise calls are refused until
+                :meth:`serve`, and clients try again; what is wrong with the address,
+                a certificate or a token is known before.
 
         Raises:
             ConfigError: Other machines would; or the certificate or a token cannot be
@@ -54,7 +58,7 @@ class Server:
             check_exposure(listen, spec)
         if listen.startswith("unix:"):
             _check_free(listen)
-        gate = Gate(spec.tokens)
+        self._gate = Gate(spec.tokens)
         tls = None
         if spec.tls is not None:
             tls = Certificates(spec.tls).server_credentials()
@@ -75,9 +79,10 @@ class Server:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        servicer = Servicer(registry, gate)
-        self._server.add_generic_rpc_handlers((_handlers(servicer, gate),))
+        servicer = Servicer(registry, self._gate)
+        self._server.add_generic_rpc_handlers((_handlers(servicer, self._gate),))
         self._health = health.HealthServicer()
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         try:
             if tls is None:
@@ -95,10 +100,19 @@ class Server:
             msg = f"cannot listen on {listen}: {why}"
             raise ServiceError(msg) from error
         self._server.start()
-        for name in ("", _SERVICE.full_name):
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        if ready:
+            self.serve()
         is_unix = listen.startswith("unix:")
         self.address = listen if is_unix else f"{listen.rpartition(':')[0]}:{port}"
+
+    def serve(self) -> None:
+        """Answers calls from now on."""
+        self._gate.open()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
+    def _set_health(self, status: int) -> None:
+        for name in ("", _SERVICE.full_name):
+            self._health.set(name, status)
 
     def stop(self, grace_seconds: float = 2.0) -> None:
         """Refuses new calls, lets those at hand end, and stops.

@@ -1,5 +1,6 @@
 """The server on the wire: protocol, limits, health, and its own death."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import os
@@ -254,7 +255,7 @@ class Process:
 
     def stop(self, signal_number=signal.SIGTERM):
         self.process.send_signal(signal_number)
-        return self.process.communicate(timeout=60)
+        return self.process.communicate(timeout=60.0)
 
     def __enter__(self):
         return self
@@ -360,7 +361,7 @@ def test_a_signal_that_a_thread_of_blas_gets_stops_it_cleanly(folder, monkeypatc
         assert len(unblocked) == 2  # the younger one is that which waits for signals
         thread = min(unblocked)
         assert ctypes.CDLL(None).syscall(TGKILL, pid, thread, signal.SIGTERM) == 0
-        out, err = server.process.communicate(timeout=60)
+        out, err = server.process.communicate(timeout=60.0)
 
     assert server.process.returncode == 0, err
     assert out.rstrip().endswith("stopped")
@@ -389,7 +390,7 @@ def test_a_signal_ends_a_start_that_takes_long(folder, stop):
     ) as process:
         assert process.stdout.readline() == "starting\n"
         process.send_signal(stop)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60.0)
 
     assert process.returncode == 0, err
     assert err == "stopped before anything was served\n"
@@ -542,3 +543,74 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path):
 def test_an_unknown_session_keeps_its_class_over_the_wire(tmp_path):
     with served(worlds.config(tmp_path)) as service, pytest.raises(UnknownSessionError):
         service.open("nothing")
+
+
+@pytest.fixture
+def opening(folder):
+    """``curator serve`` that is opening its pool; yields how to let it go on, too."""
+    gate = folder / "gate"
+    os.mkfifo(gate)
+    (folder / "waiting.py").write_text(
+        "from curator.engine import _registry\n"
+        "opened = _registry.open_pool\n"
+        "def waiting(*arguments, **named):\n"
+        f"    open({str(gate)!r}, 'rb', 0).read(1)\n"
+        "    return opened(*arguments, **named)\n"
+        "_registry.open_pool = waiting\n"
+    )
+    address = f"unix:{folder / 'socket'}"
+    text = (folder / "server.toml").read_text()
+    added = f'extensions = ["waiting"]\nlisten = "{address}"\n'
+    text = text.replace("python_path = [", f'{added}python_path = [".", ')
+    (folder / "server.toml").write_text(text)
+    command = [sys.executable, "-m", "curator.cli.__main__", "serve", "server.toml"]
+    with (
+        gate.open("r+b", 0) as written,
+        subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ) as process,
+        grpc.insecure_channel(address) as channel,
+    ):
+        try:
+            grpc.channel_ready_future(channel).result(60)
+            yield process, channel, lambda: written.write(b"x")
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_a_server_that_opens_its_pools_says_so(opening, folder):
+    process, channel, go_on = opening
+    health = health_pb2_grpc.HealthStub(channel)
+    answer = health.Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+    stub = curation_pb2_grpc.CurationServiceStub(channel)
+    with pytest.raises(grpc.RpcError, match=r"is opening its pools") as caught:
+        stub.ListSessions(pb.ListSessionsRequest())
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+    address = f"unix:{folder / 'socket'}"
+    with pytest.raises(UnavailableError, match=r"is not ready after 0.2 s, as while"):
+        curator.connect(address, timeout=0.2)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(curator.connect, address, timeout=60.0)
+        go_on()
+        with waiting.result() as service:
+            assert service.names() == ["s"]
+    process.terminate()
+    assert process.stdout.read().rstrip().endswith(b"stopped")
+
+
+@pytest.mark.slow
+def test_an_address_in_use_is_told_before_pools_are_read(opening, folder):
+    text = (folder / "server.toml").read_text()
+    (folder / "other.toml").write_text(text.replace('"state"', '"other"'))
+
+    command = [sys.executable, "-m", "curator.cli.__main__", "serve", "other.toml"]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 1
+    assert "cannot listen on unix:" in done.stderr
+    assert "another server does" in done.stderr

@@ -14,6 +14,8 @@ Conventions
     `curator.errors` that a client should raise. Nothing is recorded by a call that
     ends with an error, unless its comment says otherwise.
   * Every call may be repeated: a repeated call changes nothing and says so.
+  * A server that is opening its pools answers every call with UNAVAILABLE, and
+    grpc.health.v1 with NOT_SERVING.
 """
 
 from collections import abc as _abc
