@@ -6,7 +6,7 @@ import re
 from numbers import Integral
 from typing import Any
 
-from curator.config import SessionSpec
+from curator.config import SessionSpec, check_unix_path
 from curator.errors import ConfigError
 
 __all__ = ["check_columns", "check_session", "check_target", "check_whole"]
@@ -64,6 +64,12 @@ def check_target(target: Any) -> None:
         if found is not None and 0 < int(found[2]) < 1 << 16:
             return
         if target.startswith(_SCHEMES) and not target.endswith(":"):
+            if target.startswith("unix:"):
+                try:
+                    check_unix_path(target)
+                except ValueError as error:
+                    msg = f"target: {error}"
+                    raise ConfigError(msg) from None
             return
     msg = (
         "target: HOST:PORT or unix:PATH, as `curator serve` prints it (an IPv6 address "

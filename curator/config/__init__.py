@@ -25,6 +25,7 @@ from curator.config._security import (
     TlsSpec,
     TokenSpec,
     check_key_pair,
+    check_unix_path,
     is_local,
 )
 from curator.config._server import ServerSpec
@@ -55,6 +56,7 @@ __all__ = [
     "check_key_pair",
     "check_references",
     "check_session_name",
+    "check_unix_path",
     "did_you_mean",
     "is_local",
     "load_config",

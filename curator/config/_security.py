@@ -8,13 +8,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from curator.errors import ConfigError
 
-__all__ = ["Permission", "TlsSpec", "TokenSpec", "check_key_pair", "is_local"]
+__all__ = [
+    "Permission",
+    "TlsSpec",
+    "TokenSpec",
+    "check_key_pair",
+    "check_unix_path",
+    "is_local",
+]
 
 Permission: TypeAlias = Literal["read", "report", "publish", "open", "administer"]
 """What a token may do: ``read`` sessions and their batches, ``report`` and select,
@@ -24,6 +32,8 @@ of it."""
 _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 # Shorter ones can be guessed from their digest.
 MIN_TOKEN_LENGTH = 16
+# Of sun_path in Linux's unix(7), without the zero byte at its end.
+MAX_UNIX_PATH_BYTES = 107
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +118,22 @@ def is_local(address: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def check_unix_path(address: str) -> None:
+    """Checks that the path of ``unix:PATH`` fits the address of a socket.
+
+    Raises:
+        ValueError: It does not.
+    """
+    path = address.removeprefix("unix:")
+    size = len(os.fsencode(path))
+    if size > MAX_UNIX_PATH_BYTES:
+        msg = (
+            f"the path of a Unix socket has at most {MAX_UNIX_PATH_BYTES} bytes; got "
+            f"{size}: {path!r}"
+        )
+        raise ValueError(msg)
 
 
 def check_key_pair(cert: str | Path, key: str | Path) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from curator.config._security import TlsSpec, TokenSpec
+from curator.config._security import TlsSpec, TokenSpec, check_unix_path
 
 __all__ = ["ServerSpec"]
 
@@ -73,6 +73,11 @@ class ServerSpec:
                 f"listen: expected 'HOST:PORT' or 'unix:PATH'; got {self.listen!r}, "
                 "for example '127.0.0.1:50051' or '[::1]:50051'"
             )
+            raise ValueError(msg)
+        if is_unix:
+            check_unix_path(self.listen)
+        if not self.state_dir:
+            msg = "state_dir: the path of a folder; got ''"
             raise ValueError(msg)
         if self.metrics is not None:
             host, _, port = self.metrics.rpartition(":")

@@ -16,7 +16,7 @@ import worlds
 from worlds import TOPK, UNIFORM, served
 
 import curator
-from curator import SessionSpec
+from curator import ServerSpec, SessionSpec
 from curator.client._arguments import check_session, check_target, check_whole
 from curator.client._batch import check_format
 from curator.client._state import read_state
@@ -58,6 +58,18 @@ def test_addresses_are_taken(target: str) -> None:
 def test_what_is_no_address_is_told_at_once(target: str) -> None:
     with pytest.raises(ConfigError, match=r"target: HOST:PORT or unix:PATH, as `cura"):
         curator.connect(target, timeout=1e9)
+
+
+def test_a_socket_whose_path_is_too_long_is_told_at_both_ends() -> None:
+    longest = "unix:/" + "x" * 106
+    why = r"at most 107 bytes; got 108: '/x"
+
+    check_target(longest)
+    with pytest.raises(ConfigError, match=f"target: the path of a Unix .*{why}"):
+        curator.connect(longest + "x", timeout=1e9)
+    ServerSpec(listen=longest)
+    with pytest.raises(ValueError, match=why):
+        ServerSpec(listen=longest + "x")
 
 
 @pytest.mark.parametrize("value", [0, -1, "3", 3.0, None])

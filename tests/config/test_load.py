@@ -118,6 +118,7 @@ def test_a_session_survives_its_table(extra):
             {"sessions": {"s": {"pool": "p", "batch_size": 2, "columns": ["a", "a"]}}},
             r"sessions.s.columns: each one once; got 'a' twice or more",
         ),
+        ({"server": {"state_dir": ""}}, r"server.state_dir: the path of a fol.*got ''"),
         ({"server": {"listen": "here"}}, r"server.listen: expected 'HOST:PORT'.*here"),
         ({"server": {"listen": "::1:50051"}}, r"expected 'HOST:PORT'.*'\[::1\]:50051'"),
         (
