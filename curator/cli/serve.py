@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import faulthandler
 import logging
 import os
 import signal
@@ -51,6 +52,8 @@ def serve(
             directory is.
     """
     _limit_arenas()
+    if sys.__stderr__ is not None:  # what a file that is cut short ends, says where
+        faulthandler.enable(sys.__stderr__)
     # Imported here, so that `curator --help` needs no gRPC.
     from curator.engine import Registry
     from curator.service import Server

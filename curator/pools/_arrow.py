@@ -10,6 +10,7 @@ import pyarrow as pa
 from jaxtyping import Integer
 
 from curator.errors import PoolError
+from curator.pools._changes import MappedFiles
 from curator.pools._derived import cache_folder, local_copies
 from curator.pools._files import (
     PoolFile,
@@ -35,7 +36,8 @@ class ArrowPool:
     in memory what is used. Both the file and the stream format are accepted.
 
     The files must not be cut short or written to in place while the pool is open: what
-    is mapped would change under the reader, or end the process (SIGBUS).
+    is mapped changes under the reader, or ends the process (SIGBUS). That is noticed
+    within a second, if there is one. Files may be replaced or removed.
 
     Files that lie elsewhere are copied first, beside the cache of digests.
 
@@ -74,6 +76,7 @@ class ArrowPool:
             msg = f"{where}: a pool has at least one example; the files have no rows"
             raise PoolError(msg)
         self._rows: Chunks | None = rows
+        self._mapped = MappedFiles(files)
         self._num_examples = rows.num_rows
         self._schema = rows.schema
         self._fingerprint = Once(
@@ -109,12 +112,14 @@ class ArrowPool:
         self, ids: Integer[np.ndarray, " n"], columns: Sequence[str] | None = None
     ) -> pa.RecordBatch:
         """Returns rows by id, see :meth:`Pool.take`."""
+        self._mapped.check()
         return still_open(self._rows).take(ids, columns)
 
     def spans(
         self, ids: Integer[np.ndarray, " n"], columns: Sequence[str] | None = None
     ) -> RowSpans | None:
         """Returns rows where they lie, see :meth:`Pool.spans`."""
+        self._mapped.check()
         return still_open(self._rows).spans(ids, columns)
 
     def close(self) -> None:

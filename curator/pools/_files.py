@@ -59,11 +59,13 @@ class FileState:
         size: Bytes.
         mtime_ns: When it was modified; None where its file system does not know.
         text: Size and times, and the inode of a local file.
+        inode: Of a local file.
     """
 
     size: int
     mtime_ns: int | None
     text: str
+    inode: int | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -125,7 +127,7 @@ def _state(system: Any, path: str) -> FileState:
         stat = Path(path).stat()
         # The change time sees an edit after which the modification time was put back.
         text = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
-        return FileState(stat.st_size, stat.st_mtime_ns, text)
+        return FileState(stat.st_size, stat.st_mtime_ns, text, stat.st_ino)
     info = system.get_file_info(path)
     if info.type != _fs.FileType.File:
         msg = f"{path}: no such file"

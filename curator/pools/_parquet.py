@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxtyping import Int64, Integer
 
 from curator.errors import PoolError
 from curator.pools._byte_cache import ByteCache
+from curator.pools._changes import check_unchanged
 from curator.pools._files import PoolFile, common_schema, find_files, unreadable
 from curator.pools._fingerprint import Once, files_fingerprint
 from curator.pools._request import check_columns, check_ids, empty_columns, still_open
@@ -169,7 +171,12 @@ class ParquetPool:
             ):
                 table = reader.read_row_group(group.index, columns=names)
         except (pa.ArrowException, OSError) as exc:
+            with contextlib.suppress(OSError):
+                check_unchanged(group.file)
             raise unreadable(group.file, "the Parquet file it was", exc) from exc
+        # Afterwards: what changed meanwhile may have been read.
+        with contextlib.suppress(OSError):  # removed, but read before
+            check_unchanged(group.file)
         columns = [table.column(name) for name in names]
         sizes = [column.get_total_buffer_size() for column in columns]
         return [

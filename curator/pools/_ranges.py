@@ -13,6 +13,7 @@ import pyarrow as pa
 from jaxtyping import Int64
 
 from curator.errors import PoolChangedError, PoolError
+from curator.pools._changes import changed
 from curator.pools._files import PoolFile
 
 __all__ = ["RangeReader"]
@@ -82,7 +83,7 @@ class RangeReader:
                 stat = os.fstat(descriptor)
                 was = file.state
                 if (stat.st_size, stat.st_mtime_ns) != (was.size, was.mtime_ns):
-                    raise _changed(file)
+                    raise changed(file)
                 return [os.pread(descriptor, size, start) for _, start, size in pieces]
             finally:
                 os.close(descriptor)
@@ -105,7 +106,7 @@ class RangeReader:
         if opened is None:
             file = self._files[number]
             if file.current_state() != file.state:
-                raise _changed(file)
+                raise changed(file)
             opened = self._remote.setdefault(number, file.open_random())
         return opened
 
@@ -127,9 +128,3 @@ def _by_file(pieces: Sequence[_Piece]) -> Generator[list[int]]:
 
 def _unreadable(file: PoolFile, error: OSError) -> PoolError:
     return PoolError(f"{file}: cannot be read: {error}")
-
-
-def _changed(file: PoolFile) -> PoolChangedError:
-    return PoolChangedError(
-        f"{file}: changed since the pool was opened; open it again, or put it back"
-    )

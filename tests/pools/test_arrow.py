@@ -1,11 +1,14 @@
+import os
+
 import numpy as np
 import pool_tables
 import pyarrow as pa
 import pyarrow.feather
 import pytest
 
-from curator.errors import PoolError
+from curator.errors import PoolChangedError, PoolError
 from curator.pools import ArrowPool
+from curator.pools._changes import MappedFiles
 
 TABLE = pa.table({"a": list(range(20)), "b": [str(i) for i in range(20)]})
 
@@ -103,3 +106,35 @@ def test_files_without_rows_are_refused(tmp_path):
 def test_missing_folder_is_named(tmp_path):
     with pytest.raises(PoolError, match="absent: no such file or folder"):
         ArrowPool(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("read", [ArrowPool.take, ArrowPool.spans])
+def test_a_file_that_is_written_to_is_told(tmp_path, monkeypatch, read):
+    monkeypatch.setattr(MappedFiles, "SECONDS_BETWEEN_CHECKS", 0.0)
+    numbers = TABLE.select(["a"])
+    pool_tables.write_arrow(tmp_path / "a.arrow", numbers)
+    file = pool_tables.write_arrow(tmp_path / "b.arrow", numbers)
+    pool = ArrowPool(tmp_path)
+    read(pool, np.array([0]))
+
+    content = file.read_bytes()
+    with file.open("r+b") as written:
+        written.write(content)
+    os.utime(file, (0, 0))  # two writes may be within a tick of the clock
+
+    with pytest.raises(PoolChangedError, match=r"b\.arrow: changed since the pool was"):
+        read(pool, np.array([0]))
+
+
+def test_files_that_are_replaced_or_removed_are_still_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(MappedFiles, "SECONDS_BETWEEN_CHECKS", 0.0)
+    files = [
+        pool_tables.write_arrow(tmp_path / f"{name}.arrow", TABLE) for name in "ab"
+    ]
+    pool = ArrowPool(tmp_path)
+
+    pool_tables.write_arrow(tmp_path / "other", TABLE[::-1]).replace(files[0])
+    files[1].unlink()
+
+    expected = TABLE.to_pylist() * 2
+    assert pool.take(np.arange(40)).to_pylist() == expected

@@ -1,3 +1,4 @@
+import os
 import threading
 
 import numpy as np
@@ -6,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curator.errors import PoolError
+from curator.errors import PoolChangedError, PoolError
 from curator.pools import ParquetPool
 
 TABLE = pa.table({"a": list(range(20)), "b": [str(i) for i in range(20)]})
@@ -130,16 +131,34 @@ def test_file_that_is_not_parquet_is_named(tmp_path, content):
 def test_file_that_is_damaged_or_gone_later_is_named(tmp_path):
     file = pool_tables.write_parquet(tmp_path / "a.parquet", TABLE)
     pool = ParquetPool(file)
-    content = file.read_bytes()
+    content, kept = file.read_bytes(), file.rename(tmp_path / "kept")
 
     file.write_bytes(content[:4] + bytes(len(content) - 4))
+    times = kept.stat().st_atime_ns, kept.stat().st_mtime_ns
+    os.utime(file, ns=times)  # as a bad disk leaves it
     with pytest.raises(PoolError, match=r"a\.parquet: not the Parquet file it was"):
         pool.take(np.array([0]))
     file.unlink()
     with pytest.raises(PoolError, match=r"a\.parquet: not the .* It cannot be opened"):
         pool.take(np.array([0]))
-    file.write_bytes(content)
+    kept.rename(file)
     assert pool.take(np.array([0])).to_pylist() == [{"a": 0, "b": "0"}]
+
+
+@pytest.mark.parametrize("num_rows", [20, 12])
+def test_a_file_that_was_replaced_is_told_and_not_read(tmp_path, num_rows):
+    """By one whose columns lie in the same places, or do not."""
+    file = pool_tables.write_parquet(tmp_path / "a.parquet", TABLE)
+    pool = ParquetPool(file, cache_bytes=0)
+    pool.take(np.array([0]))
+
+    other = pa.table({"a": list(range(1, 1 + num_rows)), "b": TABLE["b"][:num_rows]})
+    replacement = pool_tables.write_parquet(tmp_path / "other", other)
+    os.utime(replacement, (0, 0))  # two writes may be within a tick of the clock
+    replacement.replace(file)
+
+    with pytest.raises(PoolChangedError, match=r"a\.parquet: changed since the pool"):
+        pool.take(np.array([0]))
 
 
 def test_schemas_that_differ_name_both_files(tmp_path):

@@ -368,6 +368,17 @@ def test_a_signal_that_a_thread_of_blas_gets_stops_it_cleanly(folder, monkeypatc
 
 
 @pytest.mark.slow
+def test_what_a_cut_file_ends_says_where_it_was(folder):
+    with Process(folder) as server:
+        server.process.send_signal(signal.SIGBUS)
+        _, err = server.process.communicate(timeout=60.0)
+
+    assert server.process.returncode == -signal.SIGBUS
+    assert "Fatal Python error: Bus error" in err
+    assert "curator/cli/serve.py" in err
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_start_that_takes_long(folder, stop):
     (folder / "slow.py").write_text(

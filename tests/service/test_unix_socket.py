@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import queue
 import signal
@@ -186,6 +187,7 @@ def test_a_pool_that_is_cut_while_it_is_served_is_an_error(tmp_path):
         served(config, pool=pool) as service,
     ):
         session = service.open("s")
+        pool._mapped._next_check = math.inf  # it was just before
         os.truncate(path, 1 << 20)
         with pytest.raises(StorageError, match="was cut short"):
             list(session.batches())
