@@ -112,7 +112,14 @@ class ClassifierHead:
 def _checked_logits(returned: object, num_rows: int, model: str) -> Tensor:
     logits: object = returned
     if isinstance(returned, Mapping):
-        logits = cast("Mapping[str, object]", returned).get("logits")
+        named = cast("Mapping[str, object]", returned)
+        if "logits" not in named:
+            msg = (
+                f"model {model!r} returned a mapping of {', '.join(map(repr, named))}; "
+                "logits are expected under 'logits'"
+            )
+            raise ScoringError(msg)
+        logits = named["logits"]
     if (
         not isinstance(logits, Tensor)
         or not logits.is_floating_point()
