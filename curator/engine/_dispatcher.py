@@ -69,6 +69,7 @@ class Dispatcher(Generic[S]):
         self._durations: collections.deque[float] = collections.deque(maxlen=64)
         self._num_started = 0
         self._num_failed_starts = 0
+        self._num_lost_unnoticed = 0
         self._trouble = "they are still starting"
         self._unserved_since: float | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -103,6 +104,8 @@ class Dispatcher(Generic[S]):
         if self._closed:
             msg = f"the scorers of session {self._name!r} are stopped"
             raise ScoringError(msg)
+        counts.num_lost_scorers += self._num_lost_unnoticed
+        self._num_lost_unnoticed = 0
         self._queue.extend(shards)
         self._dispatch()
         try:
@@ -278,14 +281,17 @@ class Dispatcher(Generic[S]):
         _log.warning("session %r: scorer %d: %s", self._name, slot.number, why)
         self._discard(slot)
         slot.scorer.kill()
+        # Only the oldest was at work; the others waited in the scorer's line.
+        at_work = next(iter(slot.shards), None)
+        if at_work is not None and not at_work.result.done():
+            at_work.counts.num_lost_scorers += 1
+            at_work.num_deaths += 1
+        elif slot.is_ready:  # nobody waits for it: the next request says so
+            self._num_lost_unnoticed += 1
         for shard in reversed(slot.shards):
             shard.slots.discard(slot)
             if shard.result.done():
                 continue
-            # Only the oldest was at work; the others waited in the scorer's line.
-            if shard is next(iter(slot.shards)):
-                shard.counts.num_lost_scorers += 1
-                shard.num_deaths += 1
             if shard.num_deaths >= _MAX_DEATHS:
                 msg = (
                     f"{shard.num_deaths} scorers of session {self._name!r} were lost "

@@ -29,7 +29,9 @@ class Scorer:
         self.house.most = max(self.house.most, self.house.at_work[self])
         gate = self.house.gates.get(number)
         try:
-            if gate is not None:
+            if self in self.house.stuck:
+                await asyncio.wait([self.dead])
+            elif gate is not None:
                 waiting = asyncio.ensure_future(gate.wait())
                 await asyncio.wait(
                     [waiting, self.dead], return_when=asyncio.FIRST_COMPLETED
@@ -60,6 +62,7 @@ class House:
         self.most = 0
         self.gates = {}
         self.faults = {}
+        self.stuck = set()
         self.refusals = []
         self.open = asyncio.Event()
         self.open.set()
@@ -194,6 +197,26 @@ async def test_a_straggler_is_done_by_another_too_and_the_first_answer_counts(ho
     house.gates[0].set()
     assert await run == [0]
     assert (counts.num_hedged_shards, counts.num_lost_scorers) == (1, 0)
+    dispatcher.close()
+
+
+@in_loop
+async def test_a_straggler_that_dies_after_the_answer_is_counted_by_the_next(house):
+    dispatcher = house.dispatcher()
+    await dispatcher.run(calls(range(1, 9)), Counts())
+    straggler = house.started[0]
+    house.stuck = {straggler}
+    first, second, third = Counts(), Counts(), Counts()
+    assert await dispatcher.run(calls([0]), first) == [0]
+
+    straggler.kill()
+    await settle()
+
+    assert len(house.started) == 3
+    assert await dispatcher.run(calls([0]), second) == [0]
+    assert await dispatcher.run(calls([0]), third) == [0]
+    found = [counts.num_lost_scorers for counts in (first, second, third)]
+    assert (found, first.num_hedged_shards) == ([0, 1, 0], 1)
     dispatcher.close()
 
 
