@@ -5,9 +5,10 @@ import threading
 import torch
 from torch import nn
 
-# A model built with gate=True scores only while this is set.
+# A model built with gate=True scores only while this is set, and says when it waits.
 GATE = threading.Event()
 GATE.set()
+AT_GATE = threading.Event()
 
 
 class Towers(nn.Module):
@@ -25,6 +26,7 @@ class Towers(nn.Module):
 
     def forward(self, batch):
         if self._gate:
+            AT_GATE.set()
             GATE.wait()
         number = batch["number"]
         if self._fail_on is not None and bool((number == self._fail_on).any()):

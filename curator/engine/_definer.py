@@ -76,6 +76,7 @@ class Definer:
         self._condition = condition
         self._stopped = False
         self._scoring: dict[int, _Scoring] = {}
+        self._given_up: list[concurrent.futures.Future[ScoringResult]] = []
 
     def stop(self) -> None:
         """Lets go of a score that is waited for. Called with the lock held."""
@@ -120,9 +121,9 @@ class Definer:
         for step in range(first, stop):
             if step == self._epochs.num_steps or not may_define(step):
                 break
-            late = self._scoring.pop(step, None)
-            if late is not None:
-                late.future.cancel()
+            scoring = self._scoring.pop(step, None)
+            if scoring is not None:
+                self._give_up(scoring)
             records.append(
                 StepRecord(
                     step=step,
@@ -203,8 +204,18 @@ class Definer:
                 self._condition.wait(wait)
         if future.done():
             return future.result()
-        future.cancel()
+        self._give_up(scoring)
         return None
+
+    def _give_up(self, scoring: _Scoring) -> None:
+        if not scoring.future.cancel():  # it will have cost something all the same
+            self._given_up.append(scoring.future)
+
+    def _scored_in_vain(self) -> list[ScoringResult]:
+        """Returns the results that came since the last call and nobody waits for."""
+        done = [future for future in self._given_up if future.done()]
+        self._given_up = [future for future in self._given_up if future not in done]
+        return [f.result() for f in done if not f.cancelled() and not f.exception()]
 
     def _score_ahead(self, step: int, may_define: Callable[[int], bool]) -> None:
         """Starts scoring the steps after one that is being scored."""
@@ -234,8 +245,9 @@ class Definer:
         spec, step = self._spec, super_batch.step
         # The configured weights are those of step 0.
         scored_by = (snapshot or 0) if features and spec.needs_learner else None
+        results = [*self._scored_in_vain(), *([] if result is None else [result])]
         record = draft(
-            spec, super_batch, features, result=result, snapshot_step=scored_by
+            spec, super_batch, features, results=results, snapshot_step=scored_by
         )
         as_of, forget_before = step + 1 - spec.max_ahead, 0
         if self._memory is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, cast
@@ -100,7 +102,7 @@ def draft(
     super_batch: SuperBatch,
     features: JointFeatures | None,
     *,
-    result: ScoringResult | None = None,
+    results: Sequence[ScoringResult] = (),
     snapshot_step: int | None = None,
 ) -> StepRecord:
     """Selects, and returns the step as the ledger will have it.
@@ -109,7 +111,7 @@ def draft(
         spec: The session.
         super_batch: The candidates.
         features: What the policy reads; None for a uniform draw instead.
-        result: What scoring cost.
+        results: What scoring cost, and that which came too late since the last step.
         snapshot_step: Which learner scored.
     """
     step = super_batch.step
@@ -134,7 +136,7 @@ def draft(
         scores=_float32(selection.scores),
         snapshot_step=snapshot_step,
         late=features is None,
-        stats=_cost(super_batch, selection, result, time.perf_counter() - started),
+        stats=_cost(super_batch, selection, results, time.perf_counter() - started),
         remember=selection.remember,
     )
 
@@ -142,18 +144,21 @@ def draft(
 def _cost(
     super_batch: SuperBatch,
     selection: Selection,
-    result: ScoringResult | None,
+    results: Sequence[ScoringResult],
     selection_seconds: float,
 ) -> dict[str, float]:
     """Returns a step's entry in the account: what it cost and what was odd."""
-    scored = {} if result is None else result.num_scored
+    scored, events = collections.Counter[str](), collections.Counter[str]()
+    for result in results:
+        scored.update(result.num_scored)
+        events.update(result.events)
     return {
-        "scoring_seconds": 0.0 if result is None else result.seconds,
+        "scoring_seconds": math.fsum(result.seconds for result in results),
         "selection_seconds": selection_seconds,
         "num_candidates": len(super_batch.ids),
-        "num_learner_scored": scored.get("learner", 0),
-        "num_reference_scored": scored.get("reference", 0),
-        **({} if result is None else result.events),
+        "num_learner_scored": scored["learner"],
+        "num_reference_scored": scored["reference"],
+        **events,
         **selection.stats,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -49,7 +50,7 @@ class ScoringResult:
     features: Features
     seconds: float
     num_scored: dict[str, int]
-    events: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+    events: Mapping[str, int] = dataclasses.field(default_factory=dict[str, int])
     pairs: ShardedPairs | None = None
 
 

@@ -221,12 +221,11 @@ class _Account:
     def result(self, features: Features) -> ScoringResult:
         """Returns features with the account so far."""
         num_restarts = self._process.num_restarts - self._num_restarts
-        events = {name: float(count) for name, count in self._events.items()}
         return ScoringResult(
             features,
             self._seconds,
             dict(self._num_scored),
-            {**events, "num_ray_restarts": float(num_restarts)},
+            {**self._events, "num_ray_restarts": num_restarts},
         )
 
 

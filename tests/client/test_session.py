@@ -580,6 +580,33 @@ def test_late_scorers_fall_back_to_a_uniform_draw_that_is_flagged(tmp_path, kind
         towers.GATE.set()
 
 
+@pytest.mark.slow
+def test_scores_that_came_too_late_have_cost_what_they_did(tmp_path, kind):
+    spec = with_spec(TOPK, on_late="uniform", late_after_seconds=2.0, num_steps=6)
+    config = worlds.config(tmp_path, learner={"args": {"gate": True}}, s=spec)
+
+    towers.AT_GATE.clear()
+    towers.GATE.clear()
+    with served(config, kind=kind) as service:
+        try:
+            session = service.open("s")
+            session.publish(towers.build(seed=5))
+            towers.AT_GATE.wait()  # from here on it cannot be called off
+            stream = session.batches()
+            first = next(stream)
+        finally:
+            towers.GATE.set()
+        session.report(first)
+        for batch in stream:
+            session.report(batch)
+        cost = service.describe("s").cost
+
+    assert first.late
+    assert cost["num_late"] == 1
+    assert cost["num_learner_scored"] == 6 * 24
+    assert cost["scoring_seconds"] > 2.0
+
+
 def test_the_reference_is_asked_once_for_each_example(tmp_path, kind):
     config = worlds.config(tmp_path, a=JOINT, b=with_spec(JOINT, seed=9))
 
