@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import grpc
 import numpy as np
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jaxtyping import Float, Int64
 
 from curator import wire
 from curator.client._credentials import Credentials
 from curator.client._grpc_stream import GrpcStream, delivery_from_proto
 from curator.client._prefetch import AHEAD_BYTES
+from curator.client._readiness import wait_until_ready
 from curator.client._transport import Delivery, StreamRequest
 from curator.config import SessionSpec
 from curator.errors import UnavailableError
@@ -59,7 +59,6 @@ class GrpcTransport:
         Raises:
             UnavailableError: There is no server in time, or it is not ready.
         """
-        deadline = time.monotonic() + timeout
         self._target = target
         self._retry_seconds = retry_seconds
         self._closed = threading.Event()
@@ -75,6 +74,7 @@ class GrpcTransport:
                 # A server that vanished without a word is noticed in 40 seconds.
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.http2.ping_timeout_ms", 10_000),  # of other pings
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.max_pings_without_data", 0),
                 ("grpc.initial_reconnect_backoff_ms", 100),
@@ -82,23 +82,10 @@ class GrpcTransport:
             ],
         )
         try:
-            grpc.channel_ready_future(self._channel).result(timeout)
-        except grpc.FutureTimeoutError:
-            reason = _why_not(self._channel)
+            wait_until_ready(self._channel, target, timeout)
+        except BaseException:
             self._channel.close()
-            msg = (
-                f"no curator server at {target} after {timeout:g} s: start one with "
-                "`curator serve CONFIG.toml`, or check the address, and whether that "
-                f"server has TLS or asks for a certificate (cert=, key=) ({reason})"
-            )
-            raise UnavailableError(msg) from None
-        if not _becomes_ready(self._channel, deadline - time.monotonic()):
-            self._channel.close()
-            msg = (
-                f"the curator server at {target} is not ready after {timeout:g} s, as "
-                "while it opens its pools: try again later, or wait longer (timeout=)"
-            )
-            raise UnavailableError(msg)
+            raise
         self._stub = curation_pb2_grpc.CurationServiceStub(self._channel)
         self._stream_batches = self._channel.stream_stream(
             "/curator.rpc.v1.CurationService/StreamBatches",
@@ -246,37 +233,3 @@ class GrpcTransport:
         """Closes the channel; calls that wait fail."""
         self._closed.set()
         self._channel.close()
-
-
-def _why_not(channel: grpc.Channel) -> str:
-    """Returns why a channel does not connect, in gRPC's words."""
-    check = cast("Any", channel).unary_unary("/grpc.health.v1.Health/Check")
-    try:
-        check(b"", timeout=1.0)
-    except grpc.RpcError as error:
-        return cast("grpc.Call", error).details() or "no reason known"
-    return "it is there now"
-
-
-def _becomes_ready(channel: grpc.Channel, seconds: float) -> bool:
-    """Waits until a server says that it answers calls.
-
-    Returns:
-        False where it said that it does not, and nothing else in time.
-    """
-    status: int = health_pb2.HealthCheckResponse.SERVING  # of who says nothing
-    request, seconds = health_pb2.HealthCheckRequest(), max(seconds, 0.0)
-    stub = cast("Any", health_pb2_grpc.HealthStub(channel))
-    watch = stub.Watch(request, timeout=seconds)
-    try:
-        for response in watch:
-            status = response.status
-            if status != health_pb2.HealthCheckResponse.NOT_SERVING:
-                break
-    except grpc.RpcError as error:
-        # Time is up, or nobody answers this: then the calls tell what there is.
-        if cast("grpc.Call", error).code() != grpc.StatusCode.DEADLINE_EXCEEDED:
-            return True
-    finally:
-        watch.cancel()
-    return status != health_pb2.HealthCheckResponse.NOT_SERVING

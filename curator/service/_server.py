@@ -22,6 +22,8 @@ __all__ = ["Server"]
 _SERVICE = pb.DESCRIPTOR.services_by_name["CurationService"]
 # Calls at once, each with a thread: a stream per rank, and the calls beside it.
 MAX_CALLS = 1024
+# After what silence a client is asked whether it is there, and how long it may take.
+KEEPALIVE_MS = 30_000
 # How long stopping waits, after the grace, for calls that have been cut.
 STOP_SECONDS = 5.0
 
@@ -74,6 +76,11 @@ class Server:
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", max_bytes),
                 ("grpc.max_send_message_length", -1),
+                # A client that vanished or froze is noticed in a minute: its streams
+                # count among those that it may have.
+                ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+                ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+                ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),  # of other pings
                 # Clients ping every 30 s, also between calls; see the client.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import grpc
@@ -20,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from worlds import JOINT, UNIFORM, served, train
 
 import curator
+from curator.client import _readiness
 from curator.engine import Registry
 from curator.errors import (
     LimitError,
@@ -610,6 +612,33 @@ def test_a_server_that_opens_its_pools_says_so(opening, folder):
             assert service.names() == ["s"]
     process.terminate()
     assert process.stdout.read().rstrip().endswith(b"stopped")
+
+
+def test_a_server_that_goes_while_it_is_waited_for_is_waited_for_again(
+    tmp_path, monkeypatch
+):
+    is_waited_for = threading.Event()
+    watch = _readiness._code_of_watch
+
+    def watching(*arguments):
+        is_waited_for.set()
+        return watch(*arguments)
+
+    monkeypatch.setattr(_readiness, "_code_of_watch", watching)
+    address = f"unix:{tmp_path / 'socket'}"
+    config = worlds.config(tmp_path, server={"listen": address}, s=UNIFORM)
+    with (
+        contextlib.closing(Registry(config)) as registry,
+        concurrent.futures.ThreadPoolExecutor(1) as thread,
+    ):
+        first = Server(registry, ready=False)
+        waiting = thread.submit(curator.connect, address, timeout=60.0)
+        assert is_waited_for.wait(60)
+        first.stop(0.0)
+        second = Server(registry)
+        with waiting.result() as service:
+            assert service.names() == ["s"]
+        second.stop(0.0)
 
 
 @pytest.mark.slow

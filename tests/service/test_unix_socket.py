@@ -20,12 +20,17 @@ from worlds import UNIFORM, served, train
 
 from curator import wire
 from curator.engine import Registry
-from curator.errors import RankStalledError, StorageError, UnavailableError
+from curator.errors import (
+    LimitError,
+    RankStalledError,
+    StorageError,
+    UnavailableError,
+)
 from curator.pools import MemoryPool, open_pool
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.rpc.v1 import curation_pb2_grpc
 from curator.samplers import InfoBatch
-from curator.service import Server
+from curator.service import Server, _server
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="abstract Unix sockets are Linux's"
@@ -211,6 +216,30 @@ def test_a_client_that_is_killed_gives_its_stream_back(tmp_path):
             client.kill()
         with stream(stub) as call:
             assert next(call).parts[0].header.step == 0
+
+
+@pytest.mark.slow
+def test_a_client_that_freezes_gives_its_streams_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(_server, "KEEPALIVE_MS", 1000)
+    config = worlds.config(tmp_path, server={"max_streams_per_client": 1}, s=UNIFORM)
+    with served(config) as service:
+        client = subprocess.Popen(
+            [sys.executable, "-c", CLIENT, service._transport._target, "number"],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=TESTS,
+        )
+        with client:
+            assert client.stdout.readline() == "0\n"
+            client.send_signal(signal.SIGSTOP)
+            session = service.open("s")
+            while True:
+                try:
+                    assert next(session.batches()).step == 0
+                    break
+                except LimitError:
+                    session.close()
+            client.kill()
 
 
 def test_a_client_that_cannot_be_reached_has_its_batches_through_the_call(tmp_path):
