@@ -11,6 +11,8 @@ from curator.errors import ConfigError
 
 __all__ = ["check_columns", "check_session", "check_target", "check_whole"]
 
+# Of a number of batches; the protocol holds one bit more.
+_LARGEST = 1 << 31
 # Ways of gRPC to name a server, beside HOST:PORT; unix is followed by a path.
 _SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
 # An IPv6 address stands in brackets, as its own colons are none of the port.
@@ -21,10 +23,13 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """Checks a whole number.
 
     Raises:
-        ValueError: It is none, or less than ``least``.
+        ValueError: It is none, less than ``least``, or above 2**31.
     """
     if not isinstance(value, Integral) or int(value) < least:
         msg = f"{name}: a whole number of at least {least}; got {value!r}"
+        raise ValueError(msg)
+    if int(value) > _LARGEST:
+        msg = f"{name}: at most {_LARGEST}; got {value!r}"
         raise ValueError(msg)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -11,7 +12,9 @@ from jaxtyping import Float32, Int64
 from curator.errors import FeatureError, FeedbackError
 from curator.types import Features, PairEmbeddings
 
-__all__ = ["to_features", "to_ids", "to_losses"]
+__all__ = ["to_features", "to_ids", "to_losses", "warn_of_losses"]
+
+_log = logging.getLogger(__name__)
 
 
 def to_numpy(values: Any) -> np.ndarray:
@@ -72,6 +75,26 @@ def to_losses(
         raise FeedbackError(msg)
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which is set aside
         return losses.astype(np.float32)
+
+
+def warn_of_losses(
+    losses: Float32[np.ndarray, " n"],
+    ids: Int64[np.ndarray, " n"],
+    name: str,
+    step: int,
+) -> None:
+    """Warns of losses that are not finite."""
+    bad = ids[~np.isfinite(losses)]
+    if len(bad):
+        _log.warning(
+            "session %r, step %d: %d of %d losses are not finite (%s ...): "
+            "they are set aside and counted",
+            name,
+            step,
+            len(bad),
+            len(ids),
+            bad[:4].tolist(),
+        )
 
 
 def to_features(role: str, says: Any, num_examples: int) -> Features:

@@ -13,12 +13,13 @@ from jaxtyping import Float, Int64
 
 from curator import wire
 from curator.client._credentials import Credentials
+from curator.client._forks import outlive_forks
 from curator.client._grpc_stream import GrpcStream, delivery_from_proto
 from curator.client._prefetch import AHEAD_BYTES
 from curator.client._readiness import wait_until_ready
 from curator.client._transport import Delivery, StreamRequest
 from curator.config import SessionSpec
-from curator.errors import UnavailableError
+from curator.errors import ServiceError, UnavailableError
 from curator.rpc.v1 import curation_pb2 as pb
 from curator.rpc.v1 import curation_pb2_grpc
 from curator.sessions import SessionInfo
@@ -81,6 +82,7 @@ class GrpcTransport:
                 ("grpc.max_reconnect_backoff_ms", 2_000),
             ],
         )
+        outlive_forks(self._channel)
         try:
             wait_until_ready(self._channel, target, timeout)
         except BaseException:
@@ -97,6 +99,9 @@ class GrpcTransport:
         """Returns what ``attempt`` returns, trying again while the server is away."""
         deadline, pause = float("inf"), 0.1
         while True:
+            if self._closed.is_set():
+                msg = "the service is closed: connect again"
+                raise ServiceError(msg)
             try:
                 return attempt()
             except UnavailableError:

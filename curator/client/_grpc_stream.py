@@ -11,6 +11,7 @@ import grpc
 import pyarrow as pa
 
 from curator import wire
+from curator.client._forks import outlive_forks
 from curator.client._transport import Delivery, StreamRequest
 from curator.errors import ServiceError, UnavailableError
 from curator.rpc.v1 import curation_pb2 as pb
@@ -135,6 +136,7 @@ class _Call:
         except BaseException:  # the channel is closed
             self._listener.close()
             raise
+        outlive_forks(self._responses)
 
     def add_credits(self, num_batches: int) -> None:
         """Lets more batches be sent."""

@@ -14,7 +14,7 @@ from curator.client._transport import Delivery
 from curator.errors import FeedbackError, StepNotReportedError
 from curator.sessions import SessionInfo
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "warn_of_passed"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class Progress:
         unreported: The first step that is not reported.
         needs_initial_snapshot: Whether the trainer has to publish before it is handed
             anything.
+        reports: Whether it is known to report its steps: then reports, not fetches, are
+            its progress.
     """
 
     def __init__(self, info: SessionInfo, *, publishes: bool) -> None:
@@ -56,10 +58,9 @@ class Progress:
         self._told_published = -1
         self._told = -1  # of which step it was said that it is not reported
         self._epoch = self._epoch_end = -1  # of the last batch that was handed out
-        # Whether this trainer reports: then reports, not fetches, are its progress.
         self._depends_on_reports = info.spec.depends_on_reports
         needs_reports = self._depends_on_reports or info.depends_on_losses
-        self._reports = needs_reports or info.next_step > 0
+        self.reports = needs_reports or info.next_step > 0
         self._outstanding: collections.OrderedDict[int, _HandedOut] = (
             collections.OrderedDict()
         )
@@ -67,7 +68,7 @@ class Progress:
     @property
     def step(self) -> int:
         """Where the trainer is: the first step that it is not through with."""
-        return self.unreported if self._reports else self.next_step
+        return self.unreported if self.reports else self.next_step
 
     @property
     def first_to_skip(self) -> int:
@@ -153,7 +154,7 @@ class Progress:
 
     def report(self, step: int) -> None:
         """Notes that a step is reported."""
-        self._reports = True
+        self.reports = True
         self._outstanding.pop(step, None)
         self._close([step])
         if len(self._reported) >= _FORGOTTEN and self._told != self.unreported:
@@ -209,3 +210,15 @@ class Progress:
         while self.unreported in self._reported:
             self._reported.remove(self.unreported)
             self.unreported += 1
+
+
+def warn_of_passed(steps: range, session: str) -> None:
+    """Warns of steps that a trainer had passed before it reported anything."""
+    _log.warning(
+        "session %r: steps %d to %d were fetched and left before anything was "
+        "reported: they are skipped. Report each batch that is trained on, and open "
+        "the session anew after a look at its first batches",
+        session,
+        steps.start,
+        steps.stop - 1,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from curator.client._arguments import check_session, check_whole
+from curator.client._forks import Home, elsewhere
 from curator.client._session import Session
 from curator.client._transport import Transport
 from curator.config import SessionSpec, parse_session
@@ -21,8 +22,14 @@ class Service:
     """
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+        self._home = Home()
+        self._reached = transport
         self._opened: list[Session] = []
+
+    @property
+    def _transport(self) -> Transport:
+        self._home.check()
+        return self._reached
 
     def open(
         self,
@@ -111,6 +118,8 @@ class Service:
 
     def close(self) -> None:
         """Ends every iterator, and closes the connection or the local sessions."""
+        if not self._home.is_here:
+            return  # what was forked must not end what its parent uses
         for session in self._opened:
             session.close()
         self._transport.close()
@@ -118,6 +127,9 @@ class Service:
     def __enter__(self) -> Service:
         """Returns the service."""
         return self
+
+    def __reduce__(self) -> str:
+        raise elsewhere()
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,11 @@ import numpy as np
 from jaxtyping import Int64
 
 from curator.client._arguments import check_columns, check_whole
-from curator.client._arrays import to_features, to_ids, to_losses
+from curator.client._arrays import to_features, to_ids, to_losses, warn_of_losses
 from curator.client._batch import Batch, Format, check_format
+from curator.client._forks import Home, elsewhere
 from curator.client._prefetch import FEWEST_AHEAD, Prefetcher
-from curator.client._progress import Progress
+from curator.client._progress import Progress, warn_of_passed
 from curator.client._state import read_state, restored_error, write_state
 from curator.client._transport import StreamRequest, Transport
 from curator.errors import FeatureError, SessionError
@@ -21,8 +21,6 @@ from curator.sessions import SessionInfo, rank_slice
 from curator.types import PairEmbeddings
 
 __all__ = ["Session"]
-
-_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -40,7 +38,7 @@ class Session:
         self, transport: Transport, info: SessionInfo, rank: int, world_size: int
     ) -> None:
         self._rows = rank_slice(info.spec.batch_size, rank, world_size)
-        self._transport = transport
+        self._reached = transport
         self.info = info
         self.rank = rank
         self.world_size = world_size
@@ -49,9 +47,15 @@ class Session:
             # The other ranks wait on the server for what rank 0 publishes.
             publishes=rank == 0 and info.needs_learner,
         )
+        self._home = Home()
         self._prefetcher: Prefetcher | None = None
         self._iterator: object = None
         self._stall_seconds = 0.0
+
+    @property
+    def _transport(self) -> Transport:
+        self._home.check()
+        return self._reached
 
     @property
     def name(self) -> str:
@@ -141,6 +145,7 @@ class Session:
         iterator = self._iterator = object()
         try:
             while self._iterator is iterator:
+                self._home.check()
                 self._progress.check_next()
                 # load_state_dict() ends the stream; the iterator goes on from there.
                 if self._prefetcher is None:
@@ -246,23 +251,19 @@ class Session:
         """
         step, ids = self._step_of(batch)
         losses = None if loss is None else to_losses(loss, len(ids), step)
-        if losses is not None and not np.isfinite(losses).all():
-            bad = ids[~np.isfinite(losses)]
-            _log.warning(
-                "session %r, step %d: %d of %d losses are not finite (%s ...): "
-                "they are set aside and counted",
-                self.name,
-                step,
-                len(bad),
-                len(ids),
-                bad[:4].tolist(),
-            )
+        if losses is not None:
+            warn_of_losses(losses, ids, self.name, step)
         missing = self._transport.report(
             self.name, step, self.rank, self.world_size, ids, losses
         )
         if missing is not None and missing < self._progress.unreported:
-            why = f"this trainer has reported step {missing}"
-            raise restored_error(self.name, why, missing)
+            passed = range(missing, self._progress.unreported)
+            if self._progress.reports:
+                why = f"this trainer has reported step {missing}"
+                raise restored_error(self.name, why, missing)
+            # It went by fetches so far, and goes by reports from here on.
+            warn_of_passed(passed, self.name)
+            self._transport.skip(self.name, passed.start, passed.stop)
         self._progress.report(step)
 
     def ack(self, batch: Batch | Any) -> None:
@@ -339,8 +340,6 @@ class Session:
         self._progress.publish(snapshot_step)
         return is_new
 
-    # --- state -------------------------------------------------------------------
-
     def state_dict(self) -> dict[str, Any]:
         """Returns where the trainer is: small, JSON-able, and free.
 
@@ -374,8 +373,9 @@ class Session:
 
     def close(self) -> None:
         """Ends the iterator, if there is one. The session may be iterated again."""
-        self._iterator = None
-        self._end_stream()
+        if self._home.is_here:  # what was forked must not end its parent's stream
+            self._iterator = None
+            self._end_stream()
 
     def _end_stream(self) -> None:
         if self._prefetcher is not None:
@@ -386,6 +386,9 @@ class Session:
     def __enter__(self) -> Session:
         """Returns the session."""
         return self
+
+    def __reduce__(self) -> str:
+        raise elsewhere()
 
     def __exit__(self, *_: object) -> None:
         self.close()
