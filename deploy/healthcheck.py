@@ -35,7 +35,7 @@ def main(target: str, *files: str) -> None:
                 health_pb2.HealthCheckRequest(), timeout=5
             )
         except grpc.RpcError as error:
-            sys.exit(f"{target}: {error.code().name}")
+            sys.exit(f"{target}: {error.code().name}: {error.details()}")
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         sys.exit(f"{target}: not serving")
 

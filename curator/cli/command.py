@@ -67,9 +67,12 @@ def add_options(parser: argparse.ArgumentParser, what: str, example: str) -> Non
 
 
 def file_path(text: str) -> Path:
-    """Returns a path, for argparse; of nothing it would be the working folder."""
-    if not text:
-        msg = "expected the name of a file or folder; got ''"
+    """Returns a path on this machine, for argparse.
+
+    Of nothing it would be the working folder, of ``s3://bucket`` a folder ``s3:``.
+    """
+    if not text or "://" in text:
+        msg = f"expected the name of a file or folder on this machine; got {text!r}"
         raise argparse.ArgumentTypeError(msg)
     try:
         text.encode()

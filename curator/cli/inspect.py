@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from curator.cli.command import Command, add_json, print_json
+from curator.cli.command import Command, add_json, file_path, print_json
 from curator.cli.progress import progress_shown
 from curator.cli.state import find_state
 from curator.config import (
@@ -50,7 +50,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dropped", type=int, metavar="S", help="candidates that were not selected"
     )
     what.add_argument(
-        "--export", metavar="FILE.parquet", help="write a row per step and example"
+        "--export",
+        type=file_path,
+        metavar="FILE.parquet",
+        help="write a row per step and example",
     )
     add_json(parser)
 
@@ -81,7 +84,7 @@ def inspect(arguments: argparse.Namespace) -> int:
             result = _dropped(ledger, record, folder, config)
             lines = _dropped_lines(result)
         elif arguments.export is not None:
-            result = _export(ledger, Path(arguments.export))
+            result = _export(ledger, arguments.export)
             lines = iter([f"{result['num_rows']:,} rows in {result['path']}"])
         else:
             result = _summary(ledger, arguments.session, folder)

@@ -12,7 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from curator.cli.command import Command, add_json, names, positive, print_json
+from curator.cli.command import (
+    Command,
+    add_json,
+    file_path,
+    names,
+    positive,
+    print_json,
+)
 from curator.cli.progress import progress_shown
 from curator.config import Config, load_config, one_off_config
 from curator.errors import ConfigError
@@ -41,7 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model's name",
     )
     parser.add_argument(
-        "--out", required=True, metavar="FOLDER", help="where the scores go"
+        "--out",
+        required=True,
+        type=file_path,
+        metavar="FOLDER",
+        help="where the scores go",
     )
     parser.add_argument(
         "--outputs",
@@ -100,7 +111,7 @@ def score(arguments: argparse.Namespace) -> int:
     job = offline.ScoreJob(
         pool=pool,
         model=model,
-        out=Path(arguments.out),
+        out=arguments.out,
         outputs=None if arguments.outputs is None else names(arguments.outputs),
         where=arguments.where,
         limit=arguments.limit,

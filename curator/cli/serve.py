@@ -45,7 +45,7 @@ def serve(
 
     Returns:
         0 after a clean shutdown. A signal that comes before anything is served ends
-        the process, with 0, too.
+        the process, with 0, too; a second one with 128 and its number.
 
     Raises:
         CuratorError: The configuration is wrong, the port is in use, or the state
@@ -77,16 +77,16 @@ def serve(
         # connects meanwhile is told what to wait for.
         server = Server(registry, insecure=insecure, ready=False)
         cleanup.callback(server.stop)
-        for name in config.pools:
-            # Read whole now, if ever: what cannot be read is an error, and a signal
-            # need not wait for it.
-            _ = registry.pool(name).fingerprint
         metrics = None
         if config.server.metrics is not None:
             from curator.service.metrics import MetricsServer
 
             metrics = MetricsServer(registry, config.server.metrics)
             cleanup.callback(metrics.close)
+        for name in config.pools:
+            # Read whole now, if ever: what cannot be read is an error, and a signal
+            # need not wait for it.
+            _ = registry.pool(name).fingerprint
         for name in config.sessions:
             try:
                 registry.check_recorded(name)
@@ -104,7 +104,8 @@ def serve(
 class _Stops:
     """What a signal to stop does: it ends a start at once, and a service in order.
 
-    Opening a pool may take minutes, in which nothing is served and nothing is lost.
+    Opening a pool may take minutes, in which nothing is served and nothing is lost. A
+    second one ends a service at once, too, as when a file system does not answer.
 
     Attributes:
         is_serving: Whether there is a service to end in order.
@@ -139,6 +140,9 @@ class _Stops:
             print("stopped before anything was served", file=sys.stderr, flush=True)
             os._exit(0)
         self._stopped.set()
+        number = caught.recv(1)[0]
+        print("ended at once; what was reported is kept", file=sys.stderr, flush=True)
+        os._exit(128 + number)
 
 
 def _go_on(*_: object) -> None:

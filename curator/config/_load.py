@@ -158,8 +158,12 @@ def _parse_server(table: Table, base: Path) -> ServerSpec:
             for name, where, body in entries_of("server.tokens", values.pop("tokens"))
         }
     server = build(ServerSpec, "server", values, **ready)
+    listen = server.listen
+    if listen.startswith("unix:"):
+        listen = f"unix:{base / listen.removeprefix('unix:')}"
     return dataclasses.replace(
         server,
+        listen=listen,
         state_dir=str(base / server.state_dir),
         python_path=[str(base / entry) for entry in server.python_path],
     )

@@ -76,8 +76,11 @@ class ServerSpec:
             raise ValueError(msg)
         if is_unix:
             check_unix_path(self.listen)
-        if not self.state_dir:
-            msg = "state_dir: the path of a folder; got ''"
+        if not self.state_dir or "://" in self.state_dir:
+            msg = (
+                "state_dir: the path of a folder on this machine; got "
+                f"{self.state_dir!r} (`curator checkpoint` copies it elsewhere)"
+            )
             raise ValueError(msg)
         if self.metrics is not None:
             host, _, port = self.metrics.rpartition(":")

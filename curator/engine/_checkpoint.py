@@ -184,7 +184,7 @@ def restore(source: str, state: Path) -> Manifest:
         shutil.rmtree(staging, ignore_errors=True)  # of a restore that was cut short
         staging.mkdir(parents=True)
     try:
-        with _errors(f"the checkpoint {source!r}"):
+        with _errors(f"the checkpoint {source!r}, or {str(state)!r}"):
             for name, file in manifest.files.items():
                 place.load(name, file, staging / name)
             # One rename: there are all sessions, or none.

@@ -30,6 +30,7 @@ __all__ = [
     "check_pool",
     "check_recorded",
     "check_table",
+    "has_ledger",
     "mismatch",
     "recorded_spec",
 ]
@@ -46,6 +47,12 @@ def recorded_spec(spec: str, folder: Path) -> SessionSpec:
     except (ValueError, ConfigError) as error:
         msg = f"the ledger in {str(folder)!r}: its specification: {error}"
         raise StorageError(msg) from error
+
+
+def has_ledger(folder: Path) -> bool:
+    """Whether a session was opened; on a full disk its ledger may have stayed empty."""
+    path = folder / "ledger.sqlite"
+    return path.exists() and path.stat().st_size > 0
 
 
 def check_recorded(

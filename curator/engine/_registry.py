@@ -35,6 +35,7 @@ from curator.engine._identity import (
     check_pool,
     check_recorded,
     check_table,
+    has_ledger,
     mismatch,
     recorded_spec,
 )
@@ -95,14 +96,11 @@ class Registry:
         return sorted({*self.config.sessions, *existing})
 
     def check_recorded(self, name: str) -> None:
-        """Raises what :meth:`open` would of a configured session.
-
-        Its models are not built for that, and so not compared.
-        """
+        """Raises what :meth:`open` would; models are not built, and so not compared."""
         spec = self.config.sessions[name]
         self._check(spec, name)
         folder = self._state / "sessions" / name
-        if (folder / "ledger.sqlite").exists():
+        if has_ledger(folder):
             check_recorded(name, spec, folder, self.pool(spec.pool).fingerprint)
 
     def pool(self, name: str) -> Pool:

@@ -80,6 +80,12 @@ def prepare(db: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
         return
     if version == 0 and not read_only:
         _run(db, _SCHEMA)
+    elif version == 0:
+        msg = (
+            f"ledger {str(path)!r} is empty: its session could not be opened, as on a "
+            "full disk. Open it again, or remove its folder"
+        )
+        raise StorageError(msg)
     elif not min(_MIGRATIONS) <= version < FORMAT_VERSION:
         msg = (
             f"ledger {str(path)!r} has format {version}; this version of "

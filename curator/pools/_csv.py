@@ -60,7 +60,7 @@ def csv_pool(path: str | Path, *, fingerprint_cache: Path | None = None) -> Arro
                 for batch in _batches(file, schema, progress):
                     out.write_batch(batch)
 
-    decoded = derive(folder, "csv.arrow", files, decode, num_readings=2)
+    decoded = derive(folder, "csv.arrow", files, decode, place=path, num_readings=2)
     return ArrowPool.of_copy(decoded, files, fingerprint_cache)
 
 

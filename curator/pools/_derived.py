@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import logging
@@ -47,6 +48,7 @@ def derive(
     files: Sequence[PoolFile],
     build: Build,
     *,
+    place: str | Path | None = None,
     num_readings: int = 1,
     progress: Progress | None = None,
 ) -> Path:
@@ -61,6 +63,8 @@ def derive(
         kind: What it is; two kinds of the same files are kept apart.
         files: What it is made of.
         build: Makes it.
+        place: Where they were found, if others may be found there another time: what
+            was made of those before is deleted.
         num_readings: How often ``build`` reads the files.
         progress: Of several things that are made, each of other files; by default of
             this one alone.
@@ -72,10 +76,16 @@ def derive(
     if progress is None:
         with reading(kind, files, num_readings=num_readings) as own:
             return derive(
-                folder, kind, files, build, num_readings=num_readings, progress=own
+                folder,
+                kind,
+                files,
+                build,
+                place=place,
+                num_readings=num_readings,
+                progress=own,
             )
-    source = _digest(file.uri for file in files)
-    state = _digest(file.state.text for file in files)
+    source = _digest([f.uri for f in files] if place is None else [str(place)])
+    state = _digest(f"{file.uri} {file.state.text}" for file in files)
     if not all(file.state.is_settled for file in files):
         state = uuid.uuid4().hex[:16]
     stem = f"{kind}-{source}-"
@@ -163,4 +173,5 @@ def _copied(file: PoolFile, folder: Path, progress: Progress) -> PoolFile:
                 target.write(block)
                 progress.advance(len(block))
 
-    return file_at(derive(folder, "copy", [file], copy, progress=progress))
+    found = file_at(derive(folder, "copy", [file], copy, progress=progress))
+    return dataclasses.replace(found, uri=file.uri)  # which messages name

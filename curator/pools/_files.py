@@ -27,6 +27,7 @@ __all__ = [
     "file_in",
     "find_files",
     "format_of",
+    "names_in",
     "unreadable",
 ]
 
@@ -274,6 +275,20 @@ def _find_uri(uri: str, format: str) -> list[PoolFile]:
     return found([by_name[name] for name in _of_format(uri, by_name, format)])
 
 
+def names_in(folder: str | Path) -> list[str]:
+    """Returns the names in a folder, sorted; none where it is no folder.
+
+    Raises:
+        OSError: It cannot be read.
+        ConfigError: There is no such file system.
+    """
+    system, root = open_location(str(folder))
+    selector = _fs.FileSelector(root, allow_not_found=True)
+    if system.get_file_info(root).type != _fs.FileType.Directory:
+        return []
+    return sorted(info.base_name for info in system.get_file_info(selector))
+
+
 def _list(system: Any, folder: str, *, recursive: bool) -> list[Any]:
     selector = _fs.FileSelector(folder, recursive=recursive, allow_not_found=True)
     infos = system.get_file_info(selector)
@@ -340,8 +355,8 @@ def unreadable(file: PoolFile, expected: str, exc: Exception) -> PoolError:
     try:
         with file.open_stream() as source:
             start = f"It starts with {bytes(source.read(6))!r}"
-    except OSError:
-        start = "It cannot be opened"
+    except OSError as error:
+        return PoolError(f"{file}: cannot be read: {error}")
     return PoolError(f"{file}: not {expected}, or damaged: {exc}. {start}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from curator.errors import ConfigError
-from curator.pools._files import SUFFIXES, format_of
+from curator.pools._files import SUFFIXES, format_of, names_in
 from curator.pools._location import is_uri
 
 __all__ = ["guess_format"]
@@ -29,15 +29,19 @@ def guess_format(path: str | Path) -> str:
     if format is not None:
         return format
     found: set[str] = set()
-    folder = Path(path)
-    if not is_uri(path) and folder.is_dir():
-        names = sorted(child.name for child in folder.iterdir())
+    is_glob = bool(set("*?[") & set(name))
+    try:
+        names = [] if is_glob else names_in(path)
+    except OSError as error:
+        msg = f"{str(path)!r}: cannot be read: {error}"
+        raise ConfigError(msg) from error
+    if names:
         found = {_MARKS[name] for name in names if name in _MARKS}
         if not found:
             found = {of for name in names if (of := format_of(name)) is not None}
         if len(found) == 1:
             return found.pop()
-    elif not is_uri(path) and not folder.exists() and not set("*?[") & set(str(path)):
+    elif not is_uri(path) and not is_glob and not Path(path).exists():
         msg = f"no pool at {str(path)!r}: no such file or folder"
         raise ConfigError(msg)
     what = "Its name says none"

@@ -56,7 +56,7 @@ def jsonl_pool(path: str | Path, *, fingerprint_cache: Path | None = None) -> Ar
     def decode(target: Path, progress: Progress) -> None:
         _write(files, target, _infer(files, progress), progress)
 
-    decoded = derive(folder, "jsonl.arrow", files, decode, num_readings=2)
+    decoded = derive(folder, "jsonl.arrow", files, decode, place=path, num_readings=2)
     return ArrowPool.of_copy(decoded, files, fingerprint_cache)
 
 

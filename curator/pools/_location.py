@@ -51,6 +51,6 @@ def _open_fsspec(uri: str, why: Exception) -> tuple[Any, str]:
             fsspec.core.url_to_fs(uri),  # pyright: ignore[reportUnknownMemberType]
         )
     except (ImportError, ValueError) as error:
-        msg = f"cannot open {uri!r}: {error}"
+        msg = f"cannot open {uri!r}: {why}. fsspec: {error}"
         raise ConfigError(msg) from error
     return _fs.PyFileSystem(_fs.FSSpecHandler(system)), path

@@ -111,7 +111,9 @@ class _Sessions:
 
 def _metrics(sessions: Sequence[SessionInfo]) -> Iterator[Metric]:
     defined = _counter("curator_steps_defined", "Steps in the ledger.")
-    closed = _counter("curator_steps_closed", "Steps that every rank has reported.")
+    closed = _counter(
+        "curator_steps_closed", "Steps that every rank has reported, or skipped."
+    )
     for info in sessions:
         defined.add_metric([info.name], info.num_defined)
         closed.add_metric([info.name], info.next_step)

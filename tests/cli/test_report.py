@@ -484,10 +484,17 @@ def test_a_domain_with_too_many_values_is_refused_if_it_was_asked_for(
         (["--examples", "0"], "--examples: at least 1; got 0"),
         (["--cosine", "1.5"], "--cosine: between 0 and 1; got 1.5"),
         (["--cosine", "a"], "--cosine: expected a number between 0 and 1; got 'a'"),
-        (["--out", ""], "--out: expected the name of a file or folder; got ''"),
+        (["--out", ""], "--out: expected the name of a file or folder on this mach"),
+        (["--out", "s3://b/o"], "file or folder on this machine; got 's3://b/o'"),
         (["--out", "\udcff"], "--out: expected a name in UTF-8, or a link with"),
-        (["--scores", ""], "--scores: expected the name of a file or folder; got ''"),
-        (["--config", ""], "--config: expected the name of a file or folder; got ''"),
+        (
+            ["--scores", ""],
+            "--scores: expected the name of a file or folder on this mach",
+        ),
+        (
+            ["--config", ""],
+            "--config: expected the name of a file or folder on this mach",
+        ),
     ],
 )
 def test_a_wrong_option_exits_with_2(tmp_path, capsys, options, message) -> None:

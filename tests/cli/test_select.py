@@ -211,7 +211,7 @@ def test_what_is_wrong_is_one_line_on_stderr(
         (("--fraction", "0.1", "--threshold", "3"), "not allowed with argument"),
         (("-o", "score"), "expected KEY=VALUE; got 'score'"),
         (("--threshold", "high"), "--threshold: invalid float value"),
-        (("--rows", ""), "--rows: expected the name of a file or folder; got ''"),
+        (("--rows", ""), "--rows: expected the name of a file or folder on th"),
     ],
 )
 def test_a_wrong_call_exits_with_2(

@@ -39,6 +39,7 @@ def test_a_file_is_read_and_its_paths_are_relative_to_it(tmp_path):
         [server]
         state_dir = "state"
         python_path = ["code"]
+        listen = "unix:run/socket"
 
         [pools.p]
         format = "parquet"
@@ -64,6 +65,7 @@ def test_a_file_is_read_and_its_paths_are_relative_to_it(tmp_path):
 
     assert config.server.state_dir == str(tmp_path / "state")
     assert config.server.python_path == [str(tmp_path / "code")]
+    assert config.server.listen == f"unix:{tmp_path / 'run/socket'}"
     assert config.pools["p"].path == str(tmp_path / "data/*.parquet")
     assert config.models["m"].weights == "/elsewhere/m.safetensors"
     assert config.models["m"].args == {"width": 8}
@@ -119,6 +121,10 @@ def test_a_session_survives_its_table(extra):
             r"sessions.s.columns: each one once; got 'a' twice or more",
         ),
         ({"server": {"state_dir": ""}}, r"server.state_dir: the path of a fol.*got ''"),
+        (
+            {"server": {"state_dir": "s3://b/c"}},
+            r"on this machine; got 's3://b/c' \(`c",
+        ),
         ({"server": {"listen": "here"}}, r"server.listen: expected 'HOST:PORT'.*here"),
         ({"server": {"listen": "::1:50051"}}, r"expected 'HOST:PORT'.*'\[::1\]:50051'"),
         (

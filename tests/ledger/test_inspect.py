@@ -72,7 +72,7 @@ def test_reading_makes_no_ledger(path):
 def test_an_empty_file_is_no_ledger_to_read(path):
     path.touch()
 
-    with pytest.raises(StorageError, match=r"has format 0"):
+    with pytest.raises(StorageError, match=r"is empty: its session could not"):
         Ledger(path, read_only=True)
 
 

@@ -77,6 +77,20 @@ def test_what_nothing_needs_is_deleted_later(source, tmp_path):
     assert names(tmp_path / "c") == sorted([new.name, other.name])
 
 
+def test_what_was_made_of_fewer_files_is_deleted_later(source, tmp_path):
+    build, folder = Upper(source), tmp_path / "c"
+    more = [file_at(source), file_at(Path(__file__))]
+    old = derive(folder, "upper", more[:1], build, place="here")
+    other = derive(folder, "upper", more[:1], build, place="elsewhere")
+    for path in (old, other):
+        os.utime(path, ns=(LONG_AGO, LONG_AGO))
+
+    new = derive(folder, "upper", more, build, place="here")
+
+    assert names(folder) == sorted([new.name, other.name])
+    assert derive(folder, "upper", more, build, place="here") == new
+
+
 def test_file_written_just_now_is_not_trusted(source, tmp_path):
     build = Upper(source)
     os.utime(source)

@@ -168,7 +168,7 @@ def test_unreadable_file_is_described(tmp_path):
     assert str(error).endswith(
         "a.arrow: not an Arrow file, or damaged: no magic. It starts with b'data'"
     )
-    assert str(missing).endswith("gone. It cannot be opened")
+    assert "a.arrow: cannot be read: " in str(missing)
 
 
 def some_files(folder, num_files):

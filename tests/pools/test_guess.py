@@ -47,10 +47,7 @@ def test_the_files_of_a_folder_say_it(
         ("", r"of which format\? It has files of arrow and of csv\."),
         ("notes.txt", r"of which format\? Its name says none\. A file, or files in a"),
         ("part-*", r"of which format\? Its name says none"),
-        (
-            "s3://bucket/folder",
-            r"'s3://bucket/folder': of which format\? Its name says",
-        ),
+        ("s3://bucket/part-*", r"'s3://bucket/part-\*': of which format\? Its name"),
     ],
 )
 def test_what_says_none_is_told(tmp_path: Path, path: str, message: str) -> None:

@@ -12,7 +12,7 @@ from pyarrow import fs
 
 from curator.config import parse_config
 from curator.errors import ConfigError, PoolChangedError, PoolError
-from curator.pools import open_location, open_pool
+from curator.pools import guess_format, open_location, open_pool
 
 TABLE = pool_formats.table(30)
 BUCKET = "bucket"
@@ -74,6 +74,24 @@ def test_rows_and_fingerprint_are_those_of_the_local_files(kind, s3, tmp_path):
     again = open_pool(format, uri, fingerprint_cache=cache)
     assert again.take(ids, columns).equals(taken)
     again.close()
+
+
+@pytest.mark.parametrize("name", ["jsonl", "csv"])
+def test_a_folder_is_of_the_format_of_its_files_and_errors_name_them(
+    s3, tmp_path, name
+):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / f"a.{name}").write_text('x\n"')
+    uri = upload(s3, tmp_path / "data", "data")
+
+    assert guess_format(uri) == name
+    with pytest.raises(PoolError, match=rf"^{uri}/a\.{name}: .*(line 1|Row #2)"):
+        open_pool(name, uri, fingerprint_cache=tmp_path / "state" / "f.sqlite")
+
+
+def test_what_is_no_uri_is_told_by_whoever_reads_it(s3):
+    with pytest.raises(ConfigError, match=r"Cannot parse URI.*fsspec: "):
+        open_pool("parquet", f"s3://{BUCKET}/a b")
 
 
 def test_lance_reads_by_itself_what_lies_elsewhere(s3, server, tmp_path, monkeypatch):

@@ -370,6 +370,28 @@ def test_a_signal_that_a_thread_of_blas_gets_stops_it_cleanly(folder, monkeypatc
 
 
 @pytest.mark.slow
+def test_a_second_signal_ends_a_stop_that_hangs(folder):
+    """As where a file system does not answer: closing it waits for a thread."""
+    (folder / "hanging.py").write_text(
+        "import threading\n"
+        "from curator.engine import Registry\n"
+        "Registry.close = lambda self: print('hangs', flush=True) or "
+        "threading.Event().wait()\n"
+    )
+    text = (folder / "server.toml").read_text()
+    added = 'extensions = ["hanging"]\npython_path = [".", '
+    (folder / "server.toml").write_text(text.replace("python_path = [", added))
+    with Process(folder) as server:
+        server.process.terminate()
+        while server.process.stdout.readline() != "hangs\n":
+            pass
+        _, err = server.stop()
+
+    assert server.process.returncode == 128 + signal.SIGTERM
+    assert err.rstrip().endswith("ended at once; what was reported is kept")
+
+
+@pytest.mark.slow
 def test_what_a_cut_file_ends_says_where_it_was(folder):
     with Process(folder) as server:
         server.process.send_signal(signal.SIGBUS)
@@ -443,7 +465,7 @@ def test_serve_says_which_session_is_another_one_than_before_and_serves_the_rest
         text
         + "".join(
             f'[sessions.{name}]\npool = "pairs"\nseed = 3\nbatch_size = {size}\n'
-            for name, size in (("a", size), ("b", 8))
+            for name, size in (("a", size), ("b", 8), ("empty", 8))
         )
         for size in (8, 16)
     )
@@ -455,6 +477,9 @@ def test_serve_says_which_session_is_another_one_than_before_and_serves_the_rest
         server.stop()
 
     config.write_text(next(sessions))
+    empty = folder / "state" / "sessions" / "empty"
+    empty.mkdir()
+    (empty / "ledger.sqlite").touch()  # as a full disk leaves it
     with Process(folder) as server:
         with curator.connect(server.address) as service:
             train(service.open("b"), 1)
