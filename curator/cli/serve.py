@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from curator.cli.command import Command
@@ -28,6 +29,8 @@ __all__ = ["COMMAND", "serve"]
 _log = logging.getLogger(__name__)
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
+# Who signals a process and its group, as timeout(1) does, sends one signal twice.
+_SECOND_STOP_AFTER = 1.0
 # Of glibc's malloc.h, and how many heaps its threads share at most.
 _M_ARENA_MAX = -8
 _MAX_ARENAS = 2
@@ -140,7 +143,9 @@ class _Stops:
             print("stopped before anything was served", file=sys.stderr, flush=True)
             os._exit(0)
         self._stopped.set()
-        number = caught.recv(1)[0]
+        again = time.monotonic() + _SECOND_STOP_AFTER
+        while (number := caught.recv(1)[0]) and time.monotonic() < again:
+            pass
         print("ended at once; what was reported is kept", file=sys.stderr, flush=True)
         os._exit(128 + number)
 
