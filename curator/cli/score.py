@@ -103,7 +103,7 @@ def score(arguments: argparse.Namespace) -> int:
     from curator import offline
 
     config, pool, model = _config(arguments)
-    for name in ("out", "columns", "outputs"):
+    for name in ("columns", "outputs"):
         value = getattr(arguments, name)
         if value is not None and not names(value):
             msg = f"{name}: no name in {value!r}"

@@ -187,6 +187,8 @@ def test_what_is_wrong_is_one_line_on_stderr(
         (["--shard-size", "-5"], "--shard-size: at least 1"),
         (["--rows", "x"], "unrecognized arguments"),
         (["--executor", "slurm"], "--executor: invalid choice: 'slurm'"),
+        (["--out", ""], "--out: expected the name of a file or folder on this"),
+        (["--out", "s3://b/o"], "file or folder on this machine; got 's3://b/o'"),
     ],
 )
 def test_a_wrong_call_exits_with_2(
@@ -207,7 +209,6 @@ def test_a_wrong_call_exits_with_2(
     [
         (["--columns", " , "], "columns: no name in ' , '"),
         (["--outputs", ""], "outputs: no name in ''"),
-        (["--out", ""], "out: no name in ''"),
     ],
 )
 def test_an_empty_list_is_told(
