@@ -72,14 +72,8 @@ def _check_sizes(
             found = selection.stats.get(name)
             _require(found == 0, f"stats[{name!r}] must be 0 here; got {found}")
     for num_selected in (0, len(ids) + 1):
-        try:
-            policy.select(ids, features, num_selected, _NOISE)
-            found = "nothing was raised"
-        except ValueError:
-            continue
-        except Exception as error:
-            found = f"got {error!r}"
-        _require(False, f"num_selected={num_selected} must raise ValueError; {found}")
+        what = f"num_selected={num_selected}"
+        _must_raise(policy, ids, features, num_selected, ValueError, what)
 
 
 def _check_needs(
@@ -92,14 +86,26 @@ def _check_needs(
     _select(policy, ids, {name: features[name] for name in policy.needs}, batch_size)
     for missing in sorted(policy.needs):
         rest = {name: value for name, value in features.items() if name != missing}
-        try:
-            policy.select(ids, rest, batch_size, _NOISE)
-            found = "nothing was raised"
-        except FeatureError:
-            continue
-        except Exception as error:
-            found = f"got {error!r}"
-        _require(False, f"a missing {missing!r} must raise FeatureError; {found}")
+        what = f"a missing {missing!r}"
+        _must_raise(policy, ids, rest, batch_size, FeatureError, what)
+
+
+def _must_raise(
+    policy: Policy,
+    ids: Int64[np.ndarray, " B"],
+    features: Features,
+    num_selected: int,
+    expected: type[Exception],
+    what: str,
+) -> None:
+    try:
+        policy.select(ids, features, num_selected, _NOISE)
+        found = "nothing was raised"
+    except expected:
+        return
+    except Exception as error:
+        found = f"got {error!r}"
+    _require(False, f"{what} must raise {expected.__name__}; {found}")
 
 
 def _check_repeatable(
