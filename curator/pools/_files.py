@@ -27,7 +27,6 @@ __all__ = [
     "file_in",
     "find_files",
     "format_of",
-    "names_in",
     "unreadable",
 ]
 
@@ -273,20 +272,6 @@ def _find_uri(uri: str, format: str) -> list[PoolFile]:
         raise _nothing_there(uri)
     by_name = {info.base_name: info for info in _list(system, root, recursive=False)}
     return found([by_name[name] for name in _of_format(uri, by_name, format)])
-
-
-def names_in(folder: str | Path) -> list[str]:
-    """Returns the names in a folder, sorted; none where it is no folder.
-
-    Raises:
-        OSError: It cannot be read.
-        ConfigError: There is no such file system.
-    """
-    system, root = open_location(str(folder))
-    selector = _fs.FileSelector(root, allow_not_found=True)
-    if system.get_file_info(root).type != _fs.FileType.Directory:
-        return []
-    return sorted(info.base_name for info in system.get_file_info(selector))
 
 
 def _list(system: Any, folder: str, *, recursive: bool) -> list[Any]:

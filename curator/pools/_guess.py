@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from curator.errors import ConfigError
-from curator.pools._files import SUFFIXES, format_of, names_in
-from curator.pools._location import is_uri
+from curator.pools._files import SUFFIXES, format_of
+from curator.pools._location import is_uri, names_in
 
 __all__ = ["guess_format"]
 
@@ -29,7 +29,8 @@ def guess_format(path: str | Path) -> str:
     if format is not None:
         return format
     found: set[str] = set()
-    is_glob = bool(set("*?[") & set(name))
+    is_here = not is_uri(path) and Path(path).exists()
+    is_glob = not is_here and bool(set("*?[") & set(name))
     try:
         names = [] if is_glob else names_in(path)
     except OSError as error:
@@ -41,7 +42,7 @@ def guess_format(path: str | Path) -> str:
             found = {of for name in names if (of := format_of(name)) is not None}
         if len(found) == 1:
             return found.pop()
-    elif not is_uri(path) and not is_glob and not Path(path).exists():
+    elif not is_uri(path) and not is_glob and not is_here:
         msg = f"no pool at {str(path)!r}: no such file or folder"
         raise ConfigError(msg)
     what = "Its name says none"

@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from curator.errors import ConfigError
 
-__all__ = ["is_uri", "open_location"]
+__all__ = ["is_uri", "names_in", "open_location"]
 
 _fs: Any = fs  # the module has no types
 
@@ -37,6 +37,20 @@ def open_location(uri: str) -> tuple[Any, str]:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         return _open_fsspec(uri, error)
     return system, path
+
+
+def names_in(folder: str | Path) -> list[str]:
+    """Returns the names in a folder, sorted; none where it is no folder.
+
+    Raises:
+        OSError: It cannot be read.
+        ConfigError: There is no such file system.
+    """
+    system, root = open_location(str(folder))
+    selector = _fs.FileSelector(root, allow_not_found=True)
+    if system.get_file_info(root).type != _fs.FileType.Directory:
+        return []
+    return sorted(info.base_name for info in system.get_file_info(selector))
 
 
 def _open_fsspec(uri: str, why: Exception) -> tuple[Any, str]:

@@ -40,6 +40,13 @@ def test_the_files_of_a_folder_say_it(
     assert guess_format(tmp_path) == format
 
 
+def test_a_folder_whose_name_looks_like_a_glob_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "run[1]").mkdir()
+    (tmp_path / "run[1]" / "a.parquet").touch()
+
+    assert guess_format(tmp_path / "run[1]") == "parquet"
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
