@@ -74,8 +74,11 @@ class ShardedPairs(Protocol):
     scores of the candidates, the embeddings of those it drew. Every call goes to all
     shards, which may answer at the same time, and returns when all have answered.
 
+    Scores are asked for where they matter only. Of the other candidates bounds are
+    known, which no score is above; see :class:`curator.scores.PairScores`.
+
     Constraints:
-        * a policy starts before it takes and adds, and may start again at any time;
+        * a policy starts before all other calls, and may start again at any time;
         * lists are by shard; positions are rows of that shard, which are in order of
           id. With the shards of :func:`curator.scores.shard_rows` and equal processors
           the scores are those of one device to the last bit; else they differ by
@@ -111,11 +114,17 @@ class ShardedPairs(Protocol):
         ...
 
     def add(self, rows: Sequence[PairRows]) -> list[Float64[np.ndarray, " _"]]:
-        """Returns the scores of all candidates given these examples too.
+        """Returns the bounds of all candidates given these examples too; NaN as before.
 
         Args:
             rows: What :meth:`take` returned, of all shards, by model.
         """
+        ...
+
+    def settle(
+        self, chunks: Sequence[Int64[np.ndarray, " _"]]
+    ) -> list[Float64[np.ndarray, " _"]]:
+        """Returns the scores of candidates, which are their bounds from now on."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,11 @@ settings.load_profile("project")
 def repository() -> Path:
     """The checkout these tests are part of, whichever curator is being tested."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def costs_of_few_candidates_wait() -> Iterator[None]:
+    """They are added at once else, and small tests would test nothing of waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("curator.scores._joint._MIN_WAITING", 40)
+        yield

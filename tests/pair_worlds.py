@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from curator.scores import JointScores
 from curator.types import Feature, Features, PairEmbeddings, Selection
 
 
@@ -105,21 +106,43 @@ def learnability_matrix(features: Mapping[str, PairEmbeddings]) -> np.ndarray:
 
 
 class DenseScores:
-    """Joint scores of any matrix, in float64."""
+    """Joint scores of any matrix, in float64.
+
+    Bounds are above them by as much as the spread of scores, until they are settled.
+    """
 
     def __init__(self, matrix: np.ndarray) -> None:
         self.matrix = np.asarray(matrix, np.float64)
         self.current = self.matrix.diagonal().copy()
         self.added = np.zeros(len(matrix), bool)
+        self.settled = np.ones(len(matrix), bool)
+        self.num_settled = 0
+        self._rng = np.random.default_rng(0)
 
     def scores(self) -> np.ndarray:
         return self.current.copy()
+
+    def bounds(self) -> np.ndarray:
+        slack = self._rng.exponential(self.current.std(), len(self.current))
+        return self.current + np.where(self.settled, 0.0, slack)
+
+    def settle(self, candidates: np.ndarray) -> np.ndarray:
+        assert len(set(candidates.tolist())) == len(candidates)
+        self.num_settled += (~self.settled[candidates]).sum()
+        self.settled[candidates] = True
+        return self.current[candidates]
 
     def add(self, chunk: np.ndarray) -> None:
         assert not self.added[chunk].any()
         self.added[chunk] = True
         change = self.matrix[chunk].sum(axis=0) + self.matrix[:, chunk].sum(axis=1)
         self.current[~self.added] += change[~self.added]
+        self.settled = self.added.copy()
+
+
+def all_scores(joint: JointScores) -> np.ndarray:
+    """The scores of all candidates."""
+    return joint.settle(np.arange(len(joint.bounds())))
 
 
 def joint_score(matrix: np.ndarray, chosen: np.ndarray) -> float:

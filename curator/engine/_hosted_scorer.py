@@ -269,7 +269,7 @@ class HostedScorer:
         if method == "start":
             shard = PairShard(self._held[place], *arguments)
             self._pairs[place] = shard
-            return shard.scores()
+            return shard.bounds()
         return getattr(self._pairs[place], method)(*arguments)
 
     def _files(self, snapshot: Snapshot | None) -> list[Path | None]:

@@ -62,8 +62,14 @@ class RayPairs:
         return self._call("take", [(chunk,) for chunk in chunks])
 
     def add(self, rows: Sequence[PairRows]) -> list[Float64[np.ndarray, " _"]]:
-        """Returns the scores of all candidates given these examples too."""
+        """Returns the bounds of all candidates given these examples too."""
         return self._call("add", [(rows,) for _ in self.rows])
+
+    def settle(
+        self, chunks: Sequence[Int64[np.ndarray, " _"]]
+    ) -> list[Float64[np.ndarray, " _"]]:
+        """Returns the scores of candidates, which are their bounds from now on."""
+        return self._call("settle", [(chunk,) for chunk in chunks])
 
     def _call(self, method: str, arguments: Sequence[Sequence[object]]) -> list[Any]:
         self._asked.append((method, arguments))

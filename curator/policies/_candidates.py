@@ -22,9 +22,9 @@ from curator.policies._features import check_num_selected, read_pairs, read_scor
 from curator.policies._quarantine import complete
 from curator.rng import Noise
 from curator.scores import (
-    PAIR_SCORES,
     SCORES,
     PairScoreName,
+    PairScores,
     ScoreName,
 )
 from curator.types import Features, Selection
@@ -209,7 +209,7 @@ def read_any_score(
         return read_scores(features, score, ids)
     rows, models = read_pairs(features, score, loss, ids)
     scores = np.full(len(ids), np.nan)
-    scores[rows] = PAIR_SCORES[loss](models).scores()
+    scores[rows] = PairScores(loss, models).bounds()
     return scores
 
 

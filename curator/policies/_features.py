@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from curator.errors import FeatureError
 from curator.scores import (
-    PAIR_SCORES,
     SCORES,
     JointScores,
     PairLoss,
     PairModel,
+    PairScores,
     ScoreName,
     ShardedScores,
     pair_models,
@@ -156,7 +156,7 @@ def read_joint_scores(
         parts = _read_parts(cast("Features", found), score, loss, len(ids))
         order = np.argsort(ids)
         places, models = pair_models(parts, order)
-        return order[places], PAIR_SCORES[loss](models, places)
+        return order[places], PairScores(loss, models, places)
     for name, value in found.items():
         if value is not pairs or name not in pairs.logits:
             msg = (

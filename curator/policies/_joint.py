@@ -18,10 +18,18 @@ from curator.policies._features import check_num_selected, read_joint_scores
 from curator.policies._quarantine import complete
 from curator.policies._ranking import highest
 from curator.rng import Noise
-from curator.scores import PAIR_SCORES, SCORES, JointScores, PairLoss, PairScoreName
+from curator.scores import SCORES, JointScores, PairLoss, PairScoreName
 from curator.types import JointFeatures, Selection
 
 __all__ = ["Joint", "chunk_sizes", "draw_jointly"]
+
+# How many candidates are settled at once, times those wanted. Fewer would leave more
+# alone, but small matrix products are slow ones.
+_NUM_AT_ONCE = 3
+_LOWEST = np.finfo(np.float64).min  # of a candidate that can be drawn
+# Of how many candidates the interactions are measured: to settle them all would cost
+# as much as the draw.
+_SAMPLE_SIZE = 256
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +75,9 @@ class Joint:
             allowed = ", ".join(get_args(PairScoreName))
             msg = f"score must be one of {allowed}; got {self.score!r}"
             raise ValueError(msg)
-        if self.loss not in PAIR_SCORES:
-            msg = f"loss must be one of {', '.join(PAIR_SCORES)}; got {self.loss!r}"
+        if self.loss not in get_args(PairLoss):
+            allowed = ", ".join(get_args(PairLoss))
+            msg = f"loss must be one of {allowed}; got {self.loss!r}"
             raise ValueError(msg)
         if self.num_chunks < 1:
             msg = f"num_chunks must be at least 1; got {self.num_chunks}"
@@ -114,18 +123,17 @@ class Joint:
         rows, joint = read_joint_scores(features, self.score, self.loss, ids)
         usable = np.zeros(len(ids), bool)
         usable[rows] = True
-        alone = joint.scores()
+        alone = joint.bounds()
         sizes = chunk_sizes(min(num_selected, len(rows)), self.num_chunks)
         drawn = draw_jointly(joint, ids[rows], sizes, self.temperature, noise)
-        scores = joint.scores()
         return complete(
             rows[drawn],
-            scores[drawn],
+            joint.settle(drawn),
             usable=usable,
             ids=ids,
             num_selected=num_selected,
             noise=noise,
-            stats=_diagnostics(alone, scores, drawn[: sum(sizes[:-1])]),
+            stats=_diagnostics(alone, joint, drawn[: sum(sizes[:-1])]),
         )
 
 
@@ -167,21 +175,51 @@ def draw_jointly(
     for chunk, size in enumerate(sizes):
         if chunk:
             joint.add(drawn[-sizes[chunk - 1] :])
-        keys = joint.scores() + temperature * noise.gumbel(ids, chunk=chunk)
-        keys[drawn] = -np.inf
-        drawn = np.concatenate([drawn, highest(keys, ids, size)])
+        added = temperature * noise.gumbel(ids, chunk=chunk)
+        added[drawn] = -np.inf
+        drawn = np.concatenate([drawn, _draw(joint, ids, size, added)])
     return drawn
+
+
+def _draw(
+    joint: JointScores,
+    ids: Int64[np.ndarray, " n"],
+    size: int,
+    noise: Float64[np.ndarray, " n"],
+) -> Int64[np.ndarray, " m"]:
+    """Returns the candidates whose scores with noise are the highest, highest first.
+
+    Candidates are settled from the highest bound down, until the bounds of the others
+    are below what is wanted already.
+    """
+    bounds = joint.bounds() + noise
+    settled, keys, threshold = np.empty(0, np.int64), np.empty(0), _LOWEST
+    while len(batch := np.flatnonzero(bounds >= threshold)):
+        if len(batch) > _NUM_AT_ONCE * size:
+            limit = _nth_highest(bounds[batch], _NUM_AT_ONCE * size)
+            batch = batch[bounds[batch] >= limit]
+        settled = np.concatenate([settled, batch])
+        keys = np.concatenate([keys, joint.settle(batch) + noise[batch]])
+        bounds[batch] = -np.inf
+        threshold = _nth_highest(keys, size) if len(keys) >= size else _LOWEST
+    return settled[highest(keys, ids[settled], size)]
+
+
+def _nth_highest(values: Float64[np.ndarray, " _"], n: int) -> float:
+    return float(np.partition(values, len(values) - n)[len(values) - n])
 
 
 def _diagnostics(
     alone: Float64[np.ndarray, " n"],
-    scores: Float64[np.ndarray, " n"],
+    joint: JointScores,
     added: Int64[np.ndarray, " _"],
 ) -> dict[str, float]:
     """Returns the statistics that tell whether the joint terms mattered."""
     if not len(alone):
         return {}
-    interactions = np.delete(scores - alone, added)
+    others = np.delete(np.arange(len(alone)), added)
+    sample = others[:: -(-len(others) // _SAMPLE_SIZE)]
+    interactions = joint.settle(sample) - alone[sample]
     return {
         "diagonal_std": float(alone.std()),
         "interaction_mean": float(interactions.mean()),

@@ -5,21 +5,16 @@ Higher is wanted more. Shapes: ``B`` is the super-batch size, ``D`` the embeddin
 
 from __future__ import annotations
 
-from curator.scores._losses import PAIR_SCORES, PairLoss
-from curator.scores._pairwise import (
-    JointScores,
-    PairModel,
-    PairScores,
-    pair_models,
-    usable_rows,
-)
+from curator.scores._joint import JointScores, PairScores
+from curator.scores._losses import PAIR_COSTS, PairLoss
+from curator.scores._pairwise import PairModel, pair_models, usable_rows
 from curator.scores._scores import SCORES, PairScoreName, Score, ScoreName
 from curator.scores._sharded import LocalShards, PairShard, ShardedScores, shard_rows
-from curator.scores._sigmoid import SigmoidScores
-from curator.scores._softmax import SoftmaxScores
+from curator.scores._sigmoid import SigmoidCosts
+from curator.scores._softmax import SoftmaxCosts
 
 __all__ = [
-    "PAIR_SCORES",
+    "PAIR_COSTS",
     "SCORES",
     "JointScores",
     "LocalShards",
@@ -31,8 +26,8 @@ __all__ = [
     "Score",
     "ScoreName",
     "ShardedScores",
-    "SigmoidScores",
-    "SoftmaxScores",
+    "SigmoidCosts",
+    "SoftmaxCosts",
     "pair_models",
     "shard_rows",
     "usable_rows",

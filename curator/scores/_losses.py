@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from curator.scores._sigmoid import SigmoidScores
-from curator.scores._softmax import SoftmaxScores
+from curator.scores._sigmoid import SigmoidCosts
+from curator.scores._softmax import SoftmaxCosts
 
-__all__ = ["PAIR_SCORES", "PairLoss"]
+__all__ = ["PAIR_COSTS", "PairLoss"]
 
 PairLoss: TypeAlias = Literal["sigmoid", "softmax"]
 """A contrastive loss over the pairs of a batch."""
 
-PAIR_SCORES: dict[PairLoss, type[SigmoidScores] | type[SoftmaxScores]] = {
-    "sigmoid": SigmoidScores,
-    "softmax": SoftmaxScores,
+PAIR_COSTS: dict[PairLoss, type[SigmoidCosts] | type[SoftmaxCosts]] = {
+    "sigmoid": SigmoidCosts,
+    "softmax": SoftmaxCosts,
 }
-"""Joint scores by the name of their loss."""
+"""What pairs cost, by the name of the loss."""

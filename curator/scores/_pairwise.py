@@ -1,4 +1,4 @@
-"""What joint scores are, and the tiles of pair logits that they are computed from.
+"""The tiles of pair logits that joint scores are computed from.
 
 The joint score of a batch is a sum over its pairs, and a B x B matrix of them would
 hold it. Nothing here makes one: when a chunk of m examples is added, the scores of the
@@ -14,8 +14,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
@@ -24,64 +24,24 @@ from curator.types import PairEmbeddings, PairRows
 
 __all__ = [
     "BLOCK_SIZE",
-    "JointScores",
     "PairModel",
-    "PairScores",
-    "Remaining",
-    "logit_tiles",
+    "Tiles",
     "pair_models",
     "positive_logits",
     "usable_rows",
 ]
 
-# A tile of both directions is at most 2 MiB in float32: it stays in the cache while it
-# is reduced, and is large enough for the matrix product to run at full speed.
-_MAX_ROWS = 256
-BLOCK_SIZE = 1024
+BLOCK_SIZE = 4096
+"""How many candidates are multiplied together, see :class:`PairScores`."""
 
+# A tile of both directions is at most 2 MiB in float32: it stays in the cache while it
+# is reduced, and is large enough for the matrix product to run at full speed. One of
+# few columns has more rows.
+_MAX_COLUMNS = 1024
+_MAX_ROWS = 512
+_MAX_SIZE = 256 * _MAX_COLUMNS
 
 Tile: TypeAlias = Float32[np.ndarray, "2 m n"]
-
-
-@runtime_checkable
-class JointScores(Protocol):
-    """The score of every candidate given those that were added before.
-
-    This is all that the joint policy sees of the heavy array work; another device or
-    a sharded super-batch is another implementation of it.
-
-    Constraints:
-        * nothing is added at first, and each candidate is added at most once;
-        * :meth:`scores` are float64 and finite, and the caller may write to them.
-    """
-
-    def scores(self) -> Float64[np.ndarray, " B"]:
-        """Returns the scores given the candidates added so far.
-
-        The score of a candidate that was added stays what it was before that.
-        """
-        ...
-
-    def add(self, chunk: Int64[np.ndarray, " m"]) -> None:
-        """Adds candidates, by position."""
-        ...
-
-
-@runtime_checkable
-class PairScores(JointScores, Protocol):
-    """Joint scores that are computed from embeddings, here or for other shards too.
-
-    Adding candidates is to take their embeddings and then to add these; examples that
-    lie on another shard are added by their embeddings alone.
-    """
-
-    def take_rows(self, chunk: Int64[np.ndarray, " m"]) -> list[PairRows]:
-        """Returns the embeddings of candidates, by model, and scores them no more."""
-        ...
-
-    def add_rows(self, rows: Sequence[PairRows]) -> None:
-        """Adds examples that are not scored here, or no more, by their embeddings."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +91,14 @@ class PairModel:
             logit_bias=embeddings.logit_bias or 0.0,
         )
 
+    def scaled(self, rows: PairRows) -> PairRows:
+        """Returns examples of which products with candidates are logits, but for bias.
+
+        Args:
+            rows: Embeddings of this model, also of candidates of another shard.
+        """
+        return rows * np.float32(self.logit_scale)
+
 
 def usable_rows(embeddings: PairEmbeddings) -> Bool[np.ndarray, " B"]:
     """Returns which rows can be normalised: finite, and not zero, on both sides."""
@@ -158,78 +126,60 @@ def pair_models(
     return places, models
 
 
-class Remaining:
-    """The candidates that were not added yet, in blocks that are multiplied together.
-
-    Blocks are of the candidates' places before unusable ones were left out, and no
-    candidate changes its block. A BLAS rounds a logit by where in a product it is: so
-    rounding depends on nothing outside the block, and shards of whole blocks round
-    alike.
-
-    Attributes:
-        blocks: Candidates by position, increasing.
-    """
-
-    def __init__(
-        self, models: Sequence[PairModel], places: Int64[np.ndarray, " n"] | None
-    ) -> None:
-        """Args: places: Of each row of the models, increasing; None for all of them."""
-        rows = np.arange(len(models[0].queries))
-        of_row = (rows if places is None else places) // BLOCK_SIZE
-        self._models = models
-        self.blocks = np.split(rows, np.flatnonzero(np.diff(of_row)) + 1)
-
-    def take(self, chunk: Int64[np.ndarray, " m"]) -> list[PairRows]:
-        """Removes candidates and returns their embeddings, by model."""
-        is_left = np.ones(len(self._models[0].queries), bool)
-        is_left[chunk] = False
-        self.blocks = [block[is_left[block]] for block in self.blocks]
-        return [
-            np.stack([model.queries[chunk], model.targets[chunk]])
-            for model in self._models
-        ]
-
-
 def positive_logits(model: PairModel) -> Float64[np.ndarray, " B"]:
     """Returns the logit of every query with its own target."""
     similarity = np.einsum("ij,ij->i", model.queries, model.targets, dtype=np.float64)
     return model.logit_scale * similarity + model.logit_bias
 
 
-def logit_tiles(
-    model: PairModel, chunk: PairRows, blocks: Sequence[Int64[np.ndarray, " _"]]
-) -> Iterator[tuple[Int64[np.ndarray, " n"], Tile, Tile, Tile]]:
-    """Yields the logits of all pairs between a chunk and other candidates.
+class Tiles:
+    """Makes the logits of pairs of one model, in memory that is used again.
 
-    Args:
-        model: The model.
-        chunk: Its embeddings of the chunk.
-        blocks: The candidates of each column of tiles.
-
-    Yields:
-        A block; the logits; two spare arrays of their shape. The logit at ``[0, x, j]``
-        is that of the query of example x of the chunk with the target of candidate j
-        of the block, at ``[1, x, j]`` of the target of x with the query of j. All three
-        may be written to, and are reused for the next tile: fresh ones would cost as
-        much as the arithmetic, in page faults.
+    Fresh memory would cost as much as the arithmetic, in page faults.
     """
-    scale, bias = np.float32(model.logit_scale), np.float32(model.logit_bias)
-    num_examples, width = chunk.shape[1:]
-    num_columns = max(len(block) for block in blocks)
-    memory = np.empty((3, 2 * min(num_examples, _MAX_ROWS) * num_columns), np.float32)
-    gathered = np.empty((num_columns, width), np.float32)
-    for part in _parts(num_examples, _MAX_ROWS):
-        ours = chunk[:, part] * scale
-        for block in filter(len, blocks):
-            shape = (2, ours.shape[1], len(block))
-            logits, first, second = memory[:, : math.prod(shape)].reshape(3, *shape)
-            theirs = gathered[: len(block)]
+
+    def __init__(self, model: PairModel) -> None:
+        """Takes the memory of one tile."""
+        self._model = model
+        num_candidates, width = model.queries.shape
+        self._memory = np.empty((3, 2 * _MAX_SIZE), np.float32)
+        num_columns = min(num_candidates, _MAX_COLUMNS)
+        self._gathered = np.empty((2, num_columns, width), np.float32)
+
+    def between(
+        self, rows: PairRows, blocks: Iterable[Int64[np.ndarray, " _"]]
+    ) -> Iterator[tuple[Int64[np.ndarray, " n"], Tile, Tile, Tile]]:
+        """Yields the logits of all pairs between examples and candidates.
+
+        Args:
+            rows: The examples, as :meth:`PairModel.scaled` returns them.
+            blocks: Candidates. How a logit is rounded depends on its block alone.
+
+        Yields:
+            Candidates of a block; the logits; two spare arrays of their shape. The
+            logit at ``[0, x, j]`` is that of the query of example x with the target of
+            candidate j, at ``[1, x, j]`` of the target of x with the query of j. All
+            three may be written to, until the next tile.
+        """
+        model, bias = self._model, np.float32(self._model.logit_bias)
+        for columns in (
+            block[cut] for block in blocks for cut in _parts(len(block), _MAX_COLUMNS)
+        ):
+            theirs = self._gathered[:, : len(columns)]
             for direction, side in enumerate((model.targets, model.queries)):
                 # "clip", because the default mode would copy through a buffer.
-                np.take(side, block, axis=0, out=theirs, mode="clip")
-                np.matmul(ours[direction], theirs.T, out=logits[direction])
-            logits += bias
-            yield block, logits, first, second
+                np.take(side, columns, axis=0, out=theirs[direction], mode="clip")
+            num_rows = min(_MAX_ROWS, _MAX_SIZE // len(columns))
+            for part in _parts(rows.shape[1], num_rows):
+                ours = rows[:, part]
+                shape = (2, ours.shape[1], len(columns))
+                tiles = self._memory[:, : math.prod(shape)].reshape(3, *shape)
+                logits, first, second = tiles
+                for direction in range(2):
+                    others = theirs[direction].T
+                    np.matmul(ours[direction], others, out=logits[direction])
+                logits += bias
+                yield columns, logits, first, second
 
 
 def _parts(length: int, limit: int) -> list[slice]:

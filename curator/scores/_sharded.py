@@ -1,10 +1,11 @@
 """Joint scores of a super-batch whose embeddings lie in shards.
 
 A candidate's score changes by its pairs with the drawn chunk, and by nothing else, so
-each shard keeps the scores of its own rows. A chunk costs two calls: its embeddings are
-taken from the shards that hold them, and given to all shards, which answer with their
-scores. K embeddings travel in all, and B scores per chunk; no embedding of a candidate
-that was not drawn.
+each shard keeps the scores of its own rows. A chunk costs a few calls: its embeddings
+are taken from the shards that hold them, and given to all shards, which answer with
+their bounds; then scores are asked for, of the candidates that may be drawn. K
+embeddings travel in all, and B bounds per chunk; no embedding of a candidate that was
+not drawn.
 
 Shapes: ``B`` is the super-batch size, ``n`` the number of usable candidates, ``m`` the
 number of examples in a chunk, ``_`` that of rows of a shard.
@@ -17,7 +18,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from curator.scores._losses import PAIR_SCORES, PairLoss
+from curator.scores._joint import PairScores
+from curator.scores._losses import PairLoss
 from curator.scores._pairwise import BLOCK_SIZE, pair_models
 from curator.types import PairEmbeddings, PairRows, ShardedPairs
 
@@ -30,7 +32,7 @@ def shard_rows(
     """Returns which candidates each shard is to hold, in order of id.
 
     Shards are of whole blocks of the candidates in that order, as many as go round.
-    So logits are rounded as they are on one device, see :class:`Remaining`, and the
+    So logits are rounded as they are on one device, see :class:`PairScores`, and the
     same batch is drawn, to the last bit, where processors and BLAS are the same. Few
     candidates make fewer shards.
     """
@@ -44,7 +46,7 @@ class PairShard:
     """Some candidates, where their embeddings are: what a scorer computes.
 
     A shard is made anew for every selection. Positions are rows of the embeddings;
-    scores have one value per row, NaN where a row is unusable.
+    bounds have one value per row, NaN where a row is unusable.
     """
 
     def __init__(
@@ -63,24 +65,28 @@ class PairShard:
         parts = [(factor, embeddings[name]) for name, factor in coefficients.items()]
         num_rows = len(parts[0][1].queries)
         self._usable, models = pair_models(parts, np.arange(num_rows))
-        self._joint = PAIR_SCORES[loss](models, self._usable)
+        self._joint = PairScores(loss, models, self._usable)
         self._positions = np.full(num_rows, -1)  # of each row, in self._usable
         self._positions[self._usable] = np.arange(len(self._usable))
 
-    def scores(self) -> Float64[np.ndarray, " _"]:
-        """Returns the scores given the examples added so far."""
-        scores = np.full(len(self._positions), np.nan)
-        scores[self._usable] = self._joint.scores()
-        return scores
+    def bounds(self) -> Float64[np.ndarray, " _"]:
+        """Returns what no score given the examples added so far is above."""
+        bounds = np.full(len(self._positions), np.nan)
+        bounds[self._usable] = self._joint.bounds()
+        return bounds
+
+    def settle(self, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """Returns the scores of usable rows given the examples added so far."""
+        return self._joint.settle(self._positions[rows])
 
     def take(self, chunk: Int64[np.ndarray, " m"]) -> list[PairRows]:
         """Returns the embeddings of usable rows, by model; their scores are final."""
         return self._joint.take_rows(self._positions[chunk])
 
     def add(self, rows: Sequence[PairRows]) -> Float64[np.ndarray, " _"]:
-        """Returns the scores given these examples too, of this shard or of others."""
+        """Returns the bounds given these examples too, of this shard or of others."""
         self._joint.add_rows(rows)
-        return self.scores()
+        return self.bounds()
 
 
 class LocalShards:
@@ -122,7 +128,7 @@ class LocalShards:
         self._shards = [
             PairShard(embeddings, loss, coefficients) for embeddings in self._embeddings
         ]
-        return [shard.scores() for shard in self._shards]
+        return [shard.bounds() for shard in self._shards]
 
     def take(self, chunks: Sequence[Int64[np.ndarray, " _"]]) -> list[list[PairRows]]:
         """Returns the embeddings of candidates, by model; their scores are final."""
@@ -131,8 +137,17 @@ class LocalShards:
         ]
 
     def add(self, rows: Sequence[PairRows]) -> list[Float64[np.ndarray, " _"]]:
-        """Returns the scores of all candidates given these examples too."""
+        """Returns the bounds of all candidates given these examples too."""
         return [shard.add(rows) for shard in self._shards]
+
+    def settle(
+        self, chunks: Sequence[Int64[np.ndarray, " _"]]
+    ) -> list[Float64[np.ndarray, " _"]]:
+        """Returns the scores of candidates given the examples added so far."""
+        return [
+            shard.settle(chunk)
+            for shard, chunk in zip(self._shards, chunks, strict=True)
+        ]
 
 
 class ShardedScores:
@@ -157,34 +172,57 @@ class ShardedScores:
         self._shards, self._positions = np.empty((2, len(ids)), np.int64)
         self._shards[self._rows] = np.repeat(np.arange(len(sizes)), sizes)
         self._positions[self._rows] = np.concatenate([np.arange(n) for n in sizes])
-        scores = self._joined(pairs.start(loss, coefficients))
+        bounds = self._joined(pairs.start(loss, coefficients))
         order = np.argsort(ids)
-        self.rows = order[~np.isnan(scores[order])]
-        self._scores = scores[self.rows]
+        self.rows = order[~np.isnan(bounds[order])]
+        self._bounds = bounds[self.rows]
+        # Whose bounds are their scores: all, until something is added.
+        self._is_settled = np.ones(len(self.rows), bool)
+        self._never_waits = min(coefficients.values()) >= 0
+        self._was_added = np.zeros(len(self.rows), bool)
 
-    def scores(self) -> Float64[np.ndarray, " n"]:
-        """Returns the scores given the candidates added so far."""
-        return self._scores.copy()
+    def bounds(self) -> Float64[np.ndarray, " n"]:
+        """Returns what no score given the candidates added so far is above."""
+        return self._bounds.copy()
+
+    def settle(self, candidates: Int64[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
+        """Returns the scores of some candidates, which are their bounds from now on."""
+        unsettled = candidates[~self._is_settled[candidates]]
+        if len(unsettled):
+            by_shard, order = self._by_shard(unsettled)
+            scores = self._pairs.settle(by_shard)
+            self._bounds[unsettled[order]] = np.concatenate(scores)
+            self._is_settled[unsettled] = True
+        return self._bounds[candidates]
 
     def add(self, chunk: Int64[np.ndarray, " m"]) -> None:
         """Adds candidates, by position."""
-        drawn = self.rows[chunk]
-        shards, positions = self._shards[drawn], self._positions[drawn]
-        taken = self._pairs.take(
-            [positions[shards == shard] for shard in range(len(self._pairs.rows))]
-        )
+        by_shard, order = self._by_shard(chunk)
         # Sums are taken in the order of the draw, as if there were one shard.
-        in_drawn_order = np.argsort(np.argsort(shards, kind="stable"))
+        in_drawn_order = np.argsort(order)
         rows = [
             np.concatenate(parts, axis=1)[:, in_drawn_order]
-            for parts in zip(*taken, strict=True)
+            for parts in zip(*self._pairs.take(by_shard), strict=True)
         ]
-        self._scores = self._joined(self._pairs.add(rows))[self.rows]
+        self._bounds = self._joined(self._pairs.add(rows))[self.rows]
+        self._was_added[chunk] = True
+        self._is_settled = self._was_added | self._never_waits
+
+    def _by_shard(
+        self, candidates: Int64[np.ndarray, " m"]
+    ) -> tuple[list[Int64[np.ndarray, " _"]], Int64[np.ndarray, " m"]]:
+        """Returns rows of each shard, and the order of candidates that they are in."""
+        places = self.rows[candidates]
+        shards, positions = self._shards[places], self._positions[places]
+        order = np.argsort(shards, kind="stable")
+        num_shards = len(self._pairs.rows)
+        edges = np.searchsorted(shards[order], np.arange(1, num_shards))
+        return np.split(positions[order], edges), order
 
     def _joined(
-        self, scores: Sequence[Float64[np.ndarray, " _"]]
+        self, bounds: Sequence[Float64[np.ndarray, " _"]]
     ) -> Float64[np.ndarray, " B"]:
-        """Returns the scores of all shards in order of the candidates."""
+        """Returns the bounds of all shards in order of the candidates."""
         joined = np.empty(len(self._rows))
-        joined[self._rows] = np.concatenate(scores)
+        joined[self._rows] = np.concatenate(bounds)
         return joined

@@ -15,63 +15,44 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
-from curator.scores._pairwise import (
-    PairModel,
-    Remaining,
-    logit_tiles,
-    positive_logits,
-)
+from curator.scores._pairwise import PairModel, Tiles, positive_logits
 from curator.types import PairRows
 
-__all__ = ["SigmoidScores"]
+__all__ = ["SigmoidCosts"]
 
-# How many factors 1 + exp(z) are multiplied in float32; the products, at most 8 in a
-# tile, then in float64. All fit where the sum of softplus(z) over 64 is below 88, and
-# so wherever z <= 0: no factor exceeds 2 there.
+# How many factors 1 + exp(z) are multiplied in float32; the products, at most 16 in a
+# tile, then in float64. All fit where the sum of softplus(z) over 64 is below 44, and
+# so wherever z < 0: no factor reaches 2 there.
 _FACTORS_IN_FLOAT32 = 64
 
 
-class SigmoidScores:
-    """The score of every candidate given those added, for the sigmoid loss.
+class SigmoidCosts:
+    """What its pairs with those added cost each candidate, for the sigmoid loss.
 
-    Pair logits are float32, sums over them float64. Adding m of B candidates costs
-    ``8 m B D`` floating point operations and ``4 m B`` exponentials for two models, and
-    no memory that grows with ``m B``.
+    Pair logits are float32, sums over them float64. Adding m examples to n candidates
+    costs ``4 m n D`` floating point operations and ``2 m n`` exponentials.
+
+    Attributes:
+        values: The costs. They only grow.
     """
 
-    def __init__(
-        self,
-        models: Sequence[PairModel],
-        places: Int64[np.ndarray, " B"] | None = None,
-    ) -> None:
-        """Args: places: Of each row of the models; see :class:`Remaining`."""
-        self._models = models
-        self._scores = np.zeros(len(models[0].queries))
-        for model in models:
-            self._scores += model.coefficient * np.logaddexp(0, -positive_logits(model))
-        self._remaining = Remaining(models, places)
+    def __init__(self, model: PairModel) -> None:
+        """Starts with the cost of each candidate alone."""
+        self.values: Float64[np.ndarray, " B"] = np.logaddexp(
+            0, -positive_logits(model)
+        )
+        self._tiles = Tiles(model)
 
-    def scores(self) -> Float64[np.ndarray, " B"]:
-        """Returns the scores given the candidates added so far."""
-        return self._scores.copy()
+    def add(self, rows: PairRows, blocks: Sequence[Int64[np.ndarray, " _"]]) -> None:
+        """Adds examples to the candidates of some blocks; see :meth:`Tiles.between`."""
+        for columns, *arrays in self._tiles.between(rows, blocks):
+            logits, first, second = (
+                array.reshape(-1, len(columns)) for array in arrays
+            )
+            self.values[columns] += _softplus_sums(logits, first, second)
 
-    def add(self, chunk: Int64[np.ndarray, " m"]) -> None:
-        """Adds candidates, by position."""
-        self.add_rows(self.take_rows(chunk))
-
-    def take_rows(self, chunk: Int64[np.ndarray, " m"]) -> list[PairRows]:
-        """Returns the embeddings of candidates, by model, and scores them no more."""
-        return self._remaining.take(chunk)
-
-    def add_rows(self, rows: Sequence[PairRows]) -> None:
-        """Adds examples that are not scored here, or no more, by their embeddings."""
-        for model, chunk in zip(self._models, rows, strict=True):
-            for columns, *arrays in logit_tiles(model, chunk, self._remaining.blocks):
-                logits, first, second = (
-                    array.reshape(-1, len(columns)) for array in arrays
-                )
-                costs = _softplus_sums(logits, first, second)
-                self._scores[columns] += model.coefficient * costs
+    def leave_alone(self, candidates: Int64[np.ndarray, " n"]) -> None:
+        """Makes costs alone bounds of those given others, which they are already."""
 
 
 def _softplus_sums(

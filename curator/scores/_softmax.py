@@ -21,68 +21,41 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from curator.scores._pairwise import (
-    PairModel,
-    Remaining,
-    logit_tiles,
-    positive_logits,
-)
+from curator.scores._pairwise import PairModel, Tiles, positive_logits
 from curator.types import PairRows
 
-__all__ = ["SoftmaxScores"]
+__all__ = ["SoftmaxCosts"]
 
 
-class SoftmaxScores:
-    """The score of every candidate given those added, for the softmax loss.
+class SoftmaxCosts:
+    """The loss of each candidate in the batch that it joins, for the softmax loss.
 
-    Pair logits are float32, log-sum-exps over them float64. The cost is that of
-    :class:`curator.scores.SigmoidScores`. A logit bias changes no loss and is ignored.
+    Pair logits are float32, log-sum-exps over them float64. The arithmetic is that of
+    :class:`curator.scores.SigmoidCosts`. A logit bias changes no loss and is ignored.
+
+    Attributes:
+        values: The losses. They only grow, but for the first examples added.
     """
 
-    def __init__(
-        self,
-        models: Sequence[PairModel],
-        places: Int64[np.ndarray, " B"] | None = None,
-    ) -> None:
-        """Args: places: Of each row of the models; see :class:`Remaining`."""
-        self._models = models
-        self._positives = [positive_logits(model) for model in models]
-        num_candidates = len(models[0].queries)
-        # Per model: over rows of queries, and over columns of targets.
-        self._log_sums = [np.full((2, num_candidates), -np.inf) for _ in models]
-        self._scores = np.zeros(num_candidates)
-        for model, positives in zip(models, self._positives, strict=True):
-            self._scores -= model.coefficient * positives
-        self._remaining = Remaining(models, places)
+    def __init__(self, model: PairModel) -> None:
+        """Starts with the self term of each candidate."""
+        self._positives = positive_logits(model)
+        self.values: Float64[np.ndarray, " B"] = -self._positives
+        # Over rows of queries, and over columns of targets.
+        self._log_sums = np.full((2, len(self.values)), -np.inf)
+        self._tiles = Tiles(model)
 
-    def scores(self) -> Float64[np.ndarray, " B"]:
-        """Returns the scores given the candidates added so far."""
-        return self._scores.copy()
+    def add(self, rows: PairRows, blocks: Sequence[Int64[np.ndarray, " _"]]) -> None:
+        """Adds examples to the candidates of some blocks; see :meth:`Tiles.between`."""
+        for columns, logits, *_ in self._tiles.between(rows, blocks):
+            log_sums = np.logaddexp(self._log_sums[:, columns], _log_sum_exp(logits))
+            self._log_sums[:, columns] = log_sums
+            margins = log_sums - self._positives[columns]
+            self.values[columns] = np.logaddexp(0, margins).mean(axis=0)
 
-    def add(self, chunk: Int64[np.ndarray, " m"]) -> None:
-        """Adds candidates, by position."""
-        self.add_rows(self.take_rows(chunk))
-
-    def take_rows(self, chunk: Int64[np.ndarray, " m"]) -> list[PairRows]:
-        """Returns the embeddings of candidates, by model, and scores them no more."""
-        return self._remaining.take(chunk)
-
-    def add_rows(self, rows: Sequence[PairRows]) -> None:
-        """Adds examples that are not scored here, or no more, by their embeddings."""
-        others = np.concatenate(self._remaining.blocks)
-        self._scores[others] = 0
-        for model, positives, log_sums, chunk in zip(
-            self._models, self._positives, self._log_sums, rows, strict=True
-        ):
-            for columns, logits, *_ in logit_tiles(
-                model, chunk, self._remaining.blocks
-            ):
-                log_sums[:, columns] = np.logaddexp(
-                    log_sums[:, columns], _log_sum_exp(logits)
-                )
-            margins = log_sums[:, others] - positives[others]
-            losses = np.logaddexp(0, margins).mean(axis=0)
-            self._scores[others] += model.coefficient * losses
+    def leave_alone(self, candidates: Int64[np.ndarray, " n"]) -> None:
+        """Makes self terms bounds of losses, which are not negative."""
+        self.values[candidates] = 0
 
 
 def _log_sum_exp(logits: Float32[np.ndarray, "2 m n"]) -> Float64[np.ndarray, "2 n"]:

@@ -291,8 +291,8 @@ def test_a_head_that_dies_and_comes_back_changes_nothing(tmp_path, arrow_file):
 
 
 def test_pairs_that_stay_with_the_scorers_give_the_same_batches(tmp_path, two_scorers):
-    pool = MemoryPool(worlds.pairs(3000))
-    spec = dataclasses.replace(SESSION, super_batch_size=2500)
+    pool = MemoryPool(worlds.pairs(6000))
+    spec = dataclasses.replace(SESSION, super_batch_size=5000)
     here, _ = run(config(tmp_path, "local", s=spec), pool, 4)
     ray = {**two_scorers, "joint_shards": True}
     there, _ = run(config(tmp_path, "ray", ray=ray, s=spec), pool, 4)
@@ -302,8 +302,8 @@ def test_pairs_that_stay_with_the_scorers_give_the_same_batches(tmp_path, two_sc
 def test_pairs_that_are_lost_in_the_middle_of_a_choice_are_made_again(
     tmp_path, two_scorers
 ):
-    ray, ids = {**two_scorers, "joint_shards": True}, np.arange(2500)
-    pool = MemoryPool(worlds.pairs(3000))
+    ray, ids = {**two_scorers, "joint_shards": True}, np.arange(5000)
+    pool = MemoryPool(worlds.pairs(6000))
     registry = Registry(config(tmp_path, "ray", ray=ray), {"pairs": pool})
     needs = frozenset({"reference.embeddings"})
     policy, noise = Joint(score="easy_reference", num_chunks=4), Noise(0, 0)

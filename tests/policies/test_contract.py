@@ -27,7 +27,7 @@ from curator.policies import (
     Stratified,
     TopK,
 )
-from curator.scores import PAIR_SCORES, SCORES, PairScoreName
+from curator.scores import PAIR_COSTS, SCORES, PairScoreName
 from curator.testing import assert_policy_contract
 
 PAIR_SCORE_NAMES: tuple[PairScoreName, ...] = get_args(PairScoreName)
@@ -55,7 +55,7 @@ VARIANTS: list[Policy] = [
     DomainQuota(quotas={"web": 3.0, "code": 1.0}, score="learnability"),
     DomainQuota(domain="source", score="easy_reference", loss="sigmoid"),
     *(Joint(score=score, num_chunks=3) for score in PAIR_SCORE_NAMES),
-    *(Joint(loss=loss, num_chunks=3, temperature=0.0) for loss in PAIR_SCORES),
+    *(Joint(loss=loss, num_chunks=3, temperature=0.0) for loss in PAIR_COSTS),
     Joint(num_chunks=1),
     KCenter(metric="euclidean", trim=0.1),
     KCenter(embeddings="learner.projection"),

@@ -129,6 +129,15 @@ def test_temperature_zero_breaks_ties_by_id():
     assert forwards.max() >= 8
 
 
+def test_candidates_whose_bounds_are_too_low_are_never_settled():
+    matrix = random_matrix(0, 400)
+    joint = DenseScores(matrix)
+
+    draw_jointly(joint, np.arange(400), [5, 5, 5, 5], 1.0, NOISE)
+
+    assert 15 <= joint.num_settled < 300  # of 390, 395 and 385 that could be drawn
+
+
 def test_scores_beyond_the_range_of_exp_are_drawn_from():
     # Drawing from probabilities fails here: all but one underflow to zero.
     matrix = np.diag(np.linspace(-1e4, 1e4, 40))

@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_worlds import noisy_world, random_embeddings, scores_of
+from pair_worlds import (
+    noisy_world,
+    random_embeddings,
+    scores_of,
+)
 
 from curator.errors import FeatureError
 from curator.policies import Joint
 from curator.rng import Noise
-from curator.scores import PAIR_SCORES, LocalShards, shard_rows
+from curator.scores import PAIR_COSTS, LocalShards, shard_rows
 from curator.scores._pairwise import BLOCK_SIZE
 from curator.types import PairEmbeddings, ShardedPairs
 
+pytestmark = pytest.mark.usefixtures("costs_of_few_candidates_wait")
 NOISE = Noise(seed=0, step=0)
 SCORES = ("learnability", "easy_reference", "hard_learner")
 
@@ -82,7 +87,7 @@ def test_any_shards_draw_the_batch_of_one_device(data):
         value.targets[rng.permutation(num)[:num_bad]] = np.nan
     policy = Joint(
         score=data.draw(st.sampled_from(SCORES)),
-        loss=data.draw(st.sampled_from(list(PAIR_SCORES))),
+        loss=data.draw(st.sampled_from(list(PAIR_COSTS))),
         num_chunks=data.draw(st.integers(1, min(num_selected, 16)), label="chunks"),
         temperature=data.draw(st.sampled_from([0.0, 0.2, 1.0])),
     )
@@ -100,7 +105,7 @@ def test_any_shards_draw_the_batch_of_one_device(data):
     assert_same_batch(whole, parts)
 
 
-@pytest.mark.parametrize("loss", PAIR_SCORES)
+@pytest.mark.parametrize("loss", PAIR_COSTS)
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("num_shards", [2, 9])
 def test_shards_of_whole_blocks_are_equal_to_the_last_bit(score, loss, num_shards):
@@ -126,7 +131,7 @@ def test_shards_of_whole_blocks_are_equal_to_the_last_bit(score, loss, num_shard
     assert_equal_to_the_last_bit(whole, parts)
 
 
-@pytest.mark.parametrize("loss", PAIR_SCORES)
+@pytest.mark.parametrize("loss", PAIR_COSTS)
 def test_one_shard_is_equal_to_the_last_bit(loss):
     features, _ = noisy_world(seed=0, num=300)
     ids = np.random.default_rng(0).permutation(300)

@@ -6,18 +6,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pair_worlds import random_embeddings, unit
+from pair_worlds import (
+    all_scores,
+    random_embeddings,
+    unit,
+)
 
 from curator.scores import (
-    PAIR_SCORES,
+    PAIR_COSTS,
     JointScores,
     PairModel,
     PairScores,
+    _joint,
     pair_models,
     usable_rows,
 )
-from curator.scores._pairwise import BLOCK_SIZE, Remaining
 from curator.types import PairEmbeddings
+
+pytestmark = pytest.mark.usefixtures("costs_of_few_candidates_wait")
+SMALL_BLOCK = 50
 
 
 def model_of(embeddings: PairEmbeddings, coefficient: float = 1.0) -> PairModel:
@@ -63,20 +70,19 @@ def test_row_of_length_zero_is_unusable():
     assert usable_rows(embeddings).tolist() == [False, True, True]
 
 
-@pytest.mark.parametrize("loss", PAIR_SCORES)
+@pytest.mark.parametrize("loss", PAIR_COSTS)
 def test_joint_scores_keep_their_protocol(loss):
     models = [model_of(random_embeddings(np.random.default_rng(0), 9))]
-    joint = PAIR_SCORES[loss](models)
+    joint = PairScores(loss, models)
     assert isinstance(joint, JointScores)
-    assert isinstance(joint, PairScores)
 
-    alone = joint.scores()
+    alone = joint.bounds()
     kept = alone.copy()
     alone[:] = np.nan  # the caller owns what it is given
     joint.add(np.array([2, 5]))
-    given_two = joint.scores()
+    given_two = all_scores(joint)
     joint.add(np.array([0]))
-    given_three = joint.scores()
+    given_three = all_scores(joint)
 
     assert np.isfinite(given_three).all()
     np.testing.assert_array_equal(given_three[[2, 5]], kept[[2, 5]])
@@ -86,39 +92,39 @@ def test_joint_scores_keep_their_protocol(loss):
     assert (given_three[others] != given_two[others]).all()
 
 
-@pytest.mark.parametrize("loss", PAIR_SCORES)
+@pytest.mark.parametrize("loss", PAIR_COSTS)
 def test_joint_scores_of_two_models_are_the_weighted_sum(loss):
     rng = np.random.default_rng(0)
     first, second = random_embeddings(rng, 20), random_embeddings(rng, 20, width=5)
-    both = PAIR_SCORES[loss]([model_of(first, 2.0), model_of(second, -1.0)])
-    single = [PAIR_SCORES[loss]([model_of(each)]) for each in (first, second)]
+    both = PairScores(loss, [model_of(first, 2.0), model_of(second, -1.0)])
+    single = [PairScores(loss, [model_of(each)]) for each in (first, second)]
 
     for chunk in (np.array([1, 7]), np.array([3])):
         for joint in (both, *single):
             joint.add(chunk)
 
     others = np.setdiff1d(np.arange(20), [1, 7, 3])
-    expected = 2 * single[0].scores() - single[1].scores()
-    np.testing.assert_allclose(both.scores()[others], expected[others], atol=1e-12)
+    expected = 2 * all_scores(single[0]) - all_scores(single[1])
+    np.testing.assert_allclose(all_scores(both)[others], expected[others], atol=1e-12)
 
 
-@pytest.mark.parametrize("loss", PAIR_SCORES)
+@pytest.mark.parametrize("loss", PAIR_COSTS)
 def test_logits_of_ten_thousands_give_finite_scores(loss):
     embeddings = random_embeddings(np.random.default_rng(0), 600, scale=2e4)
-    joint = PAIR_SCORES[loss]([model_of(embeddings)])
+    joint = PairScores(loss, [model_of(embeddings)])
 
     joint.add(np.arange(300))
 
-    assert np.isfinite(joint.scores()).all()
-    assert np.ptp(joint.scores()) > 1e4
+    assert np.isfinite(all_scores(joint)).all()
+    assert np.ptp(all_scores(joint)) > 1e4
 
 
-@pytest.mark.parametrize("loss", PAIR_SCORES)
+@pytest.mark.parametrize("loss", PAIR_COSTS)
 def test_taking_rows_and_adding_them_is_adding_candidates(loss):
     rng = np.random.default_rng(0)
     learner, reference = random_embeddings(rng, 50), random_embeddings(rng, 50, width=3)
     whole, parts = (
-        PAIR_SCORES[loss]([model_of(learner), model_of(reference, -1.0)])
+        PairScores(loss, [model_of(learner), model_of(reference, -1.0)])
         for _ in range(2)
     )
     order = rng.permutation(50)
@@ -130,45 +136,100 @@ def test_taking_rows_and_adding_them_is_adding_candidates(loss):
         for found, embeddings in zip(rows, (learner, reference), strict=True):
             expected = embeddings.queries[chunk], embeddings.targets[chunk]
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
-        np.testing.assert_array_equal(parts.scores(), whole.scores())
+        np.testing.assert_array_equal(all_scores(parts), all_scores(whole))
 
 
-@pytest.mark.parametrize("loss", PAIR_SCORES)
+@pytest.mark.parametrize("loss", PAIR_COSTS)
 def test_examples_of_another_shard_score_like_own_ones(loss):
     embeddings = random_embeddings(np.random.default_rng(0), 40)
-    whole = PAIR_SCORES[loss]([model_of(embeddings)])
-    mine = PAIR_SCORES[loss]([PairModel.of(embeddings, 1.0, np.arange(25))])
-    theirs = PAIR_SCORES[loss]([PairModel.of(embeddings, 1.0, np.arange(25, 40))])
+    whole = PairScores(loss, [model_of(embeddings)])
+    mine = PairScores(loss, [PairModel.of(embeddings, 1.0, np.arange(25))])
+    theirs = PairScores(loss, [PairModel.of(embeddings, 1.0, np.arange(25, 40))])
 
     whole.add(np.arange(25, 33))
     mine.add_rows(theirs.take_rows(np.arange(8)))
 
-    np.testing.assert_allclose(mine.scores(), whole.scores()[:25], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        all_scores(mine), all_scores(whole)[:25], rtol=1e-5, atol=1e-6
+    )
 
 
 @settings(max_examples=60)
-@given(seed=st.integers(0, 999), num=st.integers(0, 30), stride=st.integers(1, 400))
-def test_what_remains_stays_in_the_block_of_its_place(seed, num, stride):
-    rng = np.random.default_rng(seed)
-    names = np.arange(num, dtype=np.float32)[:, None]
-    places = np.arange(num) * stride
-    remaining = Remaining([PairModel(1.0, names, -names, 1.0, 0.0)], places)
-    blocks = [block.tolist() for block in remaining.blocks]
-    left = set(range(num))
+@given(data=st.data())
+def test_rounding_depends_on_nothing_outside_the_block(data):
+    # Some candidates are unusable: what is left has places with gaps.
+    num_blocks = data.draw(st.integers(1, 4))
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    loss = data.draw(st.sampled_from(list(PAIR_COSTS)))
+    learner, reference = (
+        random_embeddings(rng, SMALL_BLOCK * num_blocks, scale=20.0) for _ in range(2)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_joint, "BLOCK_SIZE", SMALL_BLOCK)
+        places = np.flatnonzero(rng.random(SMALL_BLOCK * num_blocks) < 0.8)
+        block = places // SMALL_BLOCK
+        mine = np.flatnonzero(
+            block == data.draw(st.sampled_from(np.unique(block).tolist()))
+        )
 
-    for chunk in np.array_split(rng.permutation(num), rng.integers(1, 5)):
-        (rows,) = remaining.take(chunk)
-        left -= set(chunk.tolist())
-        assert rows[0, :, 0].tolist() == (-rows[1, :, 0]).tolist() == chunk.tolist()
-        assert [block.tolist() for block in remaining.blocks] == [
-            [candidate for candidate in block if candidate in left] for block in blocks
-        ]
+        def joint_of(rows):
+            models = [
+                PairModel.of(learner, 1.0, places[rows]),
+                PairModel.of(reference, -1.0, places[rows]),
+            ]
+            return PairScores(loss, models, places[rows])
 
-    of_candidates = [
-        {place // BLOCK_SIZE for place in places[block]} for block in blocks
-    ]
-    assert all(len(of_block) == 1 for of_block in of_candidates if of_block)
-    assert len(set().union(*of_candidates)) == len(blocks) or num == 0
+        whole, part = joint_of(np.arange(len(places))), joint_of(mine)
+        order = rng.permutation(len(places))
+        for chunk in np.array_split(order[: len(order) // 2], 3):
+            own = np.flatnonzero(np.isin(mine, chunk))
+            part.take_rows(own)
+            rows = whole.take_rows(chunk)
+            whole.add_rows(rows)
+            part.add_rows(rows)
+            asked = rng.random(len(places)) < 0.3
+            settled = whole.settle(np.flatnonzero(asked))
+            ours = part.settle(np.flatnonzero(asked[mine]))
+            np.testing.assert_array_equal(
+                ours, settled[np.isin(np.flatnonzero(asked), mine)]
+            )
+            np.testing.assert_array_equal(part.bounds(), whole.bounds()[mine])
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_bounds_are_never_below_scores_and_settled_ones_are_equal(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    loss = data.draw(st.sampled_from(list(PAIR_COSTS)))
+    factors = data.draw(st.sampled_from([(1.0, -1.0), (-1.0, -0.5), (2.0, 0.0)]))
+    parts = [random_embeddings(rng, 60, scale=20.0) for _ in factors]
+
+    def joint_of():
+        both = zip(parts, factors, strict=True)
+        return PairScores(loss, [model_of(*part) for part in both])
+
+    lazy, eager = joint_of(), joint_of()
+    for chunk in np.array_split(rng.permutation(60)[:40], 4):
+        for joint in (lazy, eager):
+            joint.add(chunk)
+        scores = all_scores(eager)  # each time, so that nothing is ever left alone
+        asked = np.flatnonzero(rng.random(60) < data.draw(st.floats(0, 1)))
+        np.testing.assert_allclose(lazy.settle(asked), scores[asked], atol=1e-4)
+        bounds = lazy.bounds()
+        np.testing.assert_allclose(bounds[asked], scores[asked], atol=1e-4)
+        assert (bounds > scores - 1e-4).all()
+
+
+def test_scores_of_all_costs_that_wait_are_computed_for_who_is_settled_only():
+    embeddings = random_embeddings(np.random.default_rng(0), 200, scale=20.0)
+    joint = PairScores("sigmoid", [model_of(embeddings, -1.0)])
+    alone = joint.bounds()
+
+    joint.add(np.arange(50))
+    joint.settle(np.arange(100, 110))
+
+    changed = np.flatnonzero(joint.bounds() != alone)
+    np.testing.assert_array_equal(changed, np.arange(100, 110))
 
 
 def test_models_keep_only_rows_that_all_can_use():

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from curator.scores import PAIR_SCORES, SCORES, PairLoss, PairScoreName, ScoreName
+from curator.scores import PAIR_COSTS, SCORES, PairLoss, PairScoreName, ScoreName
 
 
 @pytest.mark.parametrize(
@@ -54,4 +54,4 @@ def test_score_names_the_models_it_needs(name, models):
 def test_the_types_list_what_is_registered():
     assert get_args(ScoreName) == tuple(SCORES)
     assert set(get_args(PairScoreName)) < set(SCORES)
-    assert get_args(PairLoss) == tuple(PAIR_SCORES)
+    assert get_args(PairLoss) == tuple(PAIR_COSTS)
