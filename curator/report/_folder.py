@@ -100,5 +100,9 @@ def _named(report: Report) -> dict[str, bytes]:
 def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         part = folder / f"report-{os.getpid()}.part.png"  # its own, if it is left over
-        part.write_bytes(content)
-        part.replace(folder / name)
+        try:
+            part.write_bytes(content)
+            part.replace(folder / name)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise

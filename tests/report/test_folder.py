@@ -83,3 +83,15 @@ def test_a_folder_is_made_and_a_file_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="as a folder: Not a directory"):
         check_folder(tmp_path / "file")
+
+
+def test_a_file_that_cannot_be_replaced_leaves_no_part_of_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "report.html").mkdir()
+
+    with pytest.raises(StorageError, match="cannot write to"):
+        write_report(report("plot"), tmp_path)
+
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["report-plot.png", "report.html"]
