@@ -81,7 +81,7 @@ def copy_ledger(source: Path, target: Path) -> None:
         while not _copied(source, target):
             pass  # a server has started meanwhile
     except (sqlite3.Error, OSError) as error:
-        msg = f"cannot copy the ledger {str(source)!r}: {error}"
+        msg = f"cannot copy the ledger {str(source)!r} to {str(target)!r}: {error}"
         raise StorageError(msg) from error
 
 

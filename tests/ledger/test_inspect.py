@@ -103,7 +103,10 @@ def test_a_copy_made_while_steps_are_written_is_as_of_one_moment(tmp_path, ledge
 
 
 def test_what_is_no_ledger_is_not_copied(tmp_path):
-    with pytest.raises(StorageError, match=r"cannot copy the ledger"):
+    with pytest.raises(
+        StorageError,
+        match=r"cannot copy the ledger '.*none\.sqlite' to '.*copy\.sqlite'",
+    ):
         copy_ledger(tmp_path / "none.sqlite", tmp_path / "copy.sqlite")
 
 
