@@ -261,7 +261,15 @@ class Dispatcher(Generic[S]):
             slot.is_ready, slot.last = True, self._loop.time()
             self._num_failed_starts = 0
             _log.info("session %r: scorer %d is ready", self._name, slot.number)
+            self._spawn(self._mourn(slot))
             self._dispatch()
+
+    async def _mourn(self, slot: Slot[S]) -> None:
+        """Replaces a scorer that dies while nobody waits for it."""
+        try:
+            await slot.scorer.gone()
+        except ScorerLostError as error:
+            self._lose(slot, str(error))
 
     def _retry_later(self) -> None:
         if self._retry is None and not self._closed:

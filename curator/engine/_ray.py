@@ -56,6 +56,10 @@ _ray = cast("Any", ray)
 class ScoringActor(HostedScorer):
     """A scorer whose shards and scores travel packed."""
 
+    def stay(self) -> None:
+        """Never returns: who waits for it learns of the end of this process."""
+        threading.Event().wait()
+
     def score_packed(
         self, shard: bytes, snapshot: bytes | None = None, weights: Weights = None
     ) -> bytes | Scored:
@@ -89,8 +93,9 @@ class RayScorer:
             resources=spec.resources,
             # Ray records each call otherwise, at a tenth of what a call costs.
             enable_task_events=False,
-            # One shard reads its rows while the other has the device.
-            max_concurrency=MAX_IN_FLIGHT,
+            # One shard reads its rows while the other has the device; and a thread
+            # stays.
+            max_concurrency=MAX_IN_FLIGHT + 1,
             # Whoever lost it decides what comes in its place.
             max_restarts=0,
             # So that the loss of a node costs as few of them as can be.
@@ -102,6 +107,10 @@ class RayScorer:
     async def ready(self) -> None:
         """Waits until models are loaded."""
         self.reads_pool = await _answer(self._loading)
+
+    async def gone(self) -> None:
+        """Waits until the actor has died."""
+        await _answer(self._actor.stay.remote())
 
     async def score(
         self, shard: PackedShard, snapshot: bytes | None, weights: object

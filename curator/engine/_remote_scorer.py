@@ -25,6 +25,14 @@ class RemoteScorer(Protocol):
         """
         ...
 
+    async def gone(self) -> None:
+        """Waits, once it is ready, until the scorer has died.
+
+        Raises:
+            ScorerLostError: Always; it says why.
+        """
+        ...
+
     def kill(self) -> None:
         """Ends the scorer. What it is doing fails with :class:`ScorerLostError`."""
         ...

@@ -47,6 +47,10 @@ class Scorer:
             raise self.house.faults[number]
         return number
 
+    async def gone(self):
+        await asyncio.shield(self.dead)
+        raise ScorerLostError("it died")
+
     def kill(self):
         if not self.dead.done():
             self.dead.set_result(None)
@@ -218,6 +222,23 @@ async def test_a_straggler_that_dies_after_the_answer_is_counted_by_the_next(hou
     found = [counts.num_lost_scorers for counts in (first, second, third)]
     assert (found, first.num_hedged_shards) == ([0, 1, 0], 1)
     dispatcher.close()
+
+
+@in_loop
+async def test_a_scorer_that_dies_while_nobody_waits_is_replaced_at_once(house):
+    dispatcher = house.dispatcher(ScorerLimits(1, 1, 60.0, 60.0, 60.0))
+    assert await dispatcher.run(calls([0]), Counts()) == [0]
+
+    house.started[0].kill()
+    await settle()
+
+    assert (len(house.started), dispatcher.num_ready) == (2, 1)
+    counts = Counts()
+    assert await dispatcher.run(calls([1]), counts) == [1]
+    assert (counts.num_lost_scorers, counts.num_retried_shards) == (1, 0)
+    dispatcher.close()
+    await settle()
+    assert len(house.started) == 2  # those that are ended are not replaced
 
 
 @in_loop

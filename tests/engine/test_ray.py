@@ -1,6 +1,8 @@
 import dataclasses
 import os
 import tempfile
+import threading
+import time
 
 import numpy as np
 import ports
@@ -43,6 +45,14 @@ def two_scorers(ray_cluster):
         "max_scorers": 2,
         "shard_size": 16,
     }
+
+
+def wait_until(happened):
+    """Waits for what other processes do, at most a minute."""
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.05)
 
 
 def run(config, pool, num_steps=8, between=None, session="s"):
@@ -133,6 +143,21 @@ def test_a_scorer_that_is_killed_while_it_waits_changes_nothing(
 
     there, _ = run(config(tmp_path, "ray", ray=two_scorers), arrow_file, 8, between)
     worlds.assert_same_batches(here, there)
+
+
+def test_a_scorer_that_dies_while_nobody_waits_is_replaced_before_anybody_does(
+    tmp_path, two_scorers, arrow_file
+):
+    with served(config(tmp_path, "ray", ray=two_scorers), arrow_file) as service:
+        executor = service._transport._registry.open("s")._executor
+        needs = frozenset({"reference.embeddings"})
+        executor.submit(ScoringRequest(np.arange(64), needs, None)).result()
+        wait_until(lambda: executor._process.call("num_ready", "s") == 2)
+        first = scorers(tmp_path)
+        for pid in first:
+            kill(pid)
+
+        wait_until(lambda: len(set(scorers(tmp_path)) - set(first)) == 2)
 
 
 def test_a_scorer_that_hangs_is_replaced_after_its_deadline(
