@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float32, Int64
 from curator.config import SessionSpec, Weighting
 from curator.engine._drafting import column_values
 from curator.engine._plan_states import PlanState, PlanStates
-from curator.errors import ConfigError, SessionError
+from curator.errors import ConfigError, CuratorError, SessionError
 from curator.ledger import Ledger
 from curator.pools import Pool
 from curator.samplers import EpochPlan, EpochPlanner, ResumablePlanner, Run, Sampler
@@ -79,6 +80,7 @@ class Epochs:
         size = self._planner.num_examples_per_epoch
         self._fixed = None if size is None else self._num_steps_of(0, size)
         self.depends_on_losses = size is None
+        self._has_resumed = size is not None
         if isinstance(self._planner, ResumablePlanner):
             self._restore(self._planner, last_epoch)
 
@@ -114,10 +116,11 @@ class Epochs:
             return num_steps
         if self._fixed is not None:
             end = num_epochs * self._fixed
-        elif len(self._first) > num_epochs:
-            end = self._first[num_epochs]
         else:
-            return num_steps
+            self._resume()
+            if len(self._first) <= num_epochs:
+                return num_steps
+            end = self._first[num_epochs]
         return end if num_steps is None else min(num_steps, end)
 
     def awaited(self, step: int) -> int | None:
@@ -125,10 +128,23 @@ class Epochs:
 
         None where there is nothing to wait for. All steps before it count, too.
         """
+        self._resume()
         if self._fixed is not None or step < self._first[-1]:
             return None
         awaited = self._first[-1] - 1 - self._max_ahead
         return awaited if awaited >= 0 else None
+
+    def _resume(self) -> None:
+        """Plans the epochs that had begun before a restart, unless that is done.
+
+        Where the running one ends, and so what the next one waits for, is not known
+        without. What keeps it from being planned is left to who asks for its steps.
+        """
+        if self._has_resumed:
+            return
+        with self._lock, contextlib.suppress(CuratorError):
+            self._advance(self._ledger.num_defined() - 1)
+            self._has_resumed = True
 
     def epoch(self, step: int) -> tuple[int, int]:
         """Returns the first step of a step's epoch, and its number of steps.
