@@ -24,7 +24,7 @@ class ServerSpec:
         extensions: Modules that are imported first, which register policies and
             samplers of their own.
         max_message_bytes: Largest single message that is accepted. Everything large
-            is streamed in chunks of 4 MiB at most, so this bounds reports and
+            is streamed in chunks of 2 MiB at most, so this bounds reports and
             selections; the default leaves room for batches of a million examples.
         max_snapshot_bytes: Largest snapshot that is accepted.
         keep_steps: How many steps that are trained on stay in a ledger, at least;
@@ -90,8 +90,11 @@ class ServerSpec:
                     "'127.0.0.1:9464'"
                 )
                 raise ValueError(msg)
-        if self.max_message_bytes < MIB:
-            msg = f"max_message_bytes: at least 1 MiB; got {self.max_message_bytes}"
+        if self.max_message_bytes < 4 * MIB:
+            msg = (
+                "max_message_bytes: at least 4 MiB, as what is large travels in chunks "
+                f"of 2 MiB; got {self.max_message_bytes}"
+            )
             raise ValueError(msg)
         if not 0 < self.stalled_rank_seconds < float("inf"):
             msg = (

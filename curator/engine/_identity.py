@@ -26,6 +26,7 @@ from curator.models import Scorer, ScoreTable, check_scores
 from curator.pools import Pool
 
 __all__ = [
+    "check_configured",
     "check_identity",
     "check_pool",
     "check_recorded",
@@ -90,6 +91,18 @@ def mismatch(
         "session is fixed when it is first opened: open the new one under a new name"
     )
     return SessionMismatchError(msg)
+
+
+def check_configured(
+    name: str, configured: SessionSpec | None, given: SessionSpec
+) -> None:
+    """Checks that a client opens no other session under a name of the configuration.
+
+    Raises:
+        SessionMismatchError: It does.
+    """
+    if configured is not None and given != configured:
+        raise mismatch(name, configured, given)
 
 
 def check_identity(

@@ -31,6 +31,7 @@ from curator.engine._fork import (
     name_is_taken,
 )
 from curator.engine._identity import (
+    check_configured,
     check_identity,
     check_pool,
     check_recorded,
@@ -169,6 +170,7 @@ class Registry:
             msg = f"no session {name!r}{did_you_mean(name, self.names())}"
             raise UnknownSessionError(msg)
         if is_new and spec is not None:
+            check_configured(name, self.config.sessions.get(name), spec)
             self._check(spec, name)
         with storage_errors(f"the folder of session {name!r}"):
             folder.mkdir(parents=True, exist_ok=True)

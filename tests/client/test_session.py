@@ -663,6 +663,14 @@ def test_another_specification_under_an_existing_name_is_refused(tmp_path, kind)
         service.open("s")
 
 
+def test_another_specification_for_a_configured_session_is_refused(tmp_path, kind):
+    with served(worlds.config(tmp_path, s=UNIFORM), kind=kind) as service:
+        with pytest.raises(SessionMismatchError, match=r"seed: was 3, now 4.*new name"):
+            service.open("s", with_spec(UNIFORM, seed=4))
+        assert service.open("s").info.spec.seed == 3
+        assert service.open("s", UNIFORM).info.spec.seed == 3
+
+
 def test_a_pool_that_changed_is_refused(tmp_path, kind):
     config = worlds.config(tmp_path, s=UNIFORM)
     with served(config, kind=kind) as service:

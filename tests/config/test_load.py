@@ -135,6 +135,10 @@ def test_a_session_survives_its_table(extra):
             {"server": {"metrics": "9464"}},
             r"server.metrics: expected 'HOST:PORT'.*9464",
         ),
+        (
+            {"server": {"max_message_bytes": 2 << 20}},
+            r"server.max_message_bytes: at least 4 MiB.*got 2097152",
+        ),
         ({"ray": {}}, r"ray: this table needs server.executor = 'ray'"),
         (on_ray(scorers=1), r"unknown key 'ray.scorers' \(did you mean 'min_scorers'"),
         (on_ray(min_scorers=0), r"ray.min_scorers: at least 1; got 0"),

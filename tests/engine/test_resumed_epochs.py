@@ -43,6 +43,7 @@ def test_the_next_epoch_waits_for_the_report_that_is_missing(
 ) -> None:
     """Nobody but the trainer that was cut off has asked for anything meanwhile."""
     config = worlds.config(tmp_path, s=SPEC)
+    end = 0
     with opened(config) as engine:
         for epoch in range(before + 1):
             first, num_steps = engine.epoch(engine.epoch(0)[1] * epoch)

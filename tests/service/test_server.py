@@ -125,12 +125,12 @@ def test_a_snapshot_over_the_limit_is_refused_before_it_is_read(tmp_path):
 
 
 def test_a_message_over_the_limit_is_an_error_of_ours(tmp_path):
-    server = {"max_message_bytes": 1 << 20}
+    server = {"max_message_bytes": 4 << 20}
     config = worlds.config(tmp_path, server=server, s=UNIFORM)
 
     with served(config) as service:
         session = service.open("s")
-        ids = np.zeros(200_000, np.int64)
+        ids = np.zeros(600_000, np.int64)
         with pytest.raises(LimitError, match=r"over the limit .*max_message_bytes"):
             session._transport.report("s", 0, 0, 1, ids, None)
         train(session, 1)  # nothing is lost
