@@ -36,6 +36,8 @@ _STRAGGLES_AT = 3.0
 _MIN_DURATIONS = 4
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 0.1, 30.0
 _MAX_STARTS = 3
+# Without any scorer for so long, the log says so: the rest may take minutes.
+_WARNS_AFTER_SECONDS = 10.0
 
 
 S = TypeVar("S", bound=RemoteScorer)
@@ -72,6 +74,7 @@ class Dispatcher(Generic[S]):
         self._num_lost_unnoticed = 0
         self._trouble = "they are still starting"
         self._unserved_since: float | None = None
+        self._has_warned = False
         self._retry: asyncio.TimerHandle | None = None
         self._hedge: asyncio.TimerHandle | None = None
         self._closed = False
@@ -345,7 +348,7 @@ class Dispatcher(Generic[S]):
     def _fail_unserved(self, now: float) -> None:
         """Fails what has waited too long while there was no scorer at all."""
         if not self._queue or self.num_ready:
-            self._unserved_since = None
+            self._unserved_since, self._has_warned = None, False
         elif self._unserved_since is None:
             self._unserved_since = now
         elif now - self._unserved_since > self._limits.start:
@@ -355,6 +358,16 @@ class Dispatcher(Generic[S]):
                 f"{self._limits.start:g} seconds (ray.start_seconds): "
                 f"{self._trouble}. See that nodes of the Ray cluster have what a "
                 "scorer takes (ray.num_cpus, num_gpus, resources), and ask again"
+            )
+        elif not self._has_warned and now - self._unserved_since > _WARNS_AFTER_SECONDS:
+            self._has_warned = True
+            _log.warning(
+                "session %r has no scorer yet: %s. What it takes (ray.num_cpus, "
+                "num_gpus, resources) may be taken, also by idle scorers of other "
+                "sessions; it waits %g seconds in all",
+                self._name,
+                self._trouble,
+                self._limits.start,
             )
 
     def _fail_all(self, message: str) -> None:

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from curator.engine import _dispatcher
 from curator.engine._dispatcher import Dispatcher
 from curator.engine._remote_scorer import Counts, ScorerLimits, ScorerLostError
 from curator.errors import ScoringError
@@ -313,6 +314,28 @@ async def test_shards_that_no_scorer_comes_for_fail_with_the_reason(house):
     house.open.set()
     assert await dispatcher.run(calls([0]), Counts()) == [0]
     dispatcher.close()
+
+
+def test_the_log_says_once_that_no_scorer_has_come_yet(monkeypatch, caplog):
+    monkeypatch.setattr(_dispatcher, "_WARNS_AFTER_SECONDS", 0.0)
+
+    async def wait(house):
+        house.open.clear()
+        dispatcher = house.dispatcher(ScorerLimits(1, 1, 0.02, 60.0, 60.0))
+        run = asyncio.ensure_future(dispatcher.run(calls([0]), Counts()))
+        while not caplog.records:
+            await asyncio.sleep(0)
+        for _ in range(5):  # it looks every 2 ms
+            await asyncio.sleep(0.002)
+        house.open.set()
+        assert await run == [0]
+        dispatcher.close()
+
+    in_loop(wait)()
+
+    told = [record.getMessage() for record in caplog.records]
+    (warning,) = (text for text in told if "no scorer" in text)
+    assert "has no scorer yet: they are still starting" in warning
 
 
 @in_loop
