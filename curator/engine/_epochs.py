@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from curator.config import SessionSpec, Weighting
 from curator.engine._drafting import column_values
 from curator.engine._plan_states import PlanState, PlanStates
-from curator.errors import ConfigError, CuratorError, SessionError
+from curator.errors import ConfigError, SessionError
 from curator.ledger import Ledger
 from curator.pools import Pool
 from curator.samplers import EpochPlan, EpochPlanner, ResumablePlanner, Run, Sampler
@@ -142,7 +142,7 @@ class Epochs:
         """
         if self._has_resumed:
             return
-        with self._lock, contextlib.suppress(CuratorError):
+        with self._lock, contextlib.suppress(Exception):  # a sampler's own, too
             self._advance(self._ledger.num_defined() - 1)
             self._has_resumed = True
 

@@ -16,6 +16,7 @@ from curator import Config
 from curator.engine import Registry, SessionEngine
 from curator.pools import MemoryPool
 from curator.samplers import InfoBatch
+from curator.samplers._infobatch import InfoBatchPlanner
 
 SPEC = dataclasses.replace(
     IDS_ONLY, sampler=InfoBatch(anneal=0.0), num_epochs=3, max_ahead=0
@@ -35,6 +36,22 @@ def report(engine: SessionEngine, step: int) -> None:
     ids = engine.record(step).result().ids
     losses = np.linspace(0, 1, len(ids), dtype=np.float32)
     engine.report(step, 0, 1, ids, losses)
+
+
+def test_a_plan_that_fails_after_a_restart_is_told_to_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = worlds.config(tmp_path, s=SPEC)
+    with opened(config) as engine:
+        report(engine, 0)
+
+    def plan(*_: object) -> None:
+        msg = "a fault of its own"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(InfoBatchPlanner, "plan", plan)
+    with opened(config) as engine, pytest.raises(RuntimeError, match="of its own"):
+        engine.record(100).result(timeout=30.0)
 
 
 @pytest.mark.parametrize("before", [0, 1])
