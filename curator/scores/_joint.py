@@ -101,6 +101,7 @@ class PairScores:
         ]
         self._num_added = 0
         waits = np.bincount(self._blocks)[self._blocks] >= _MIN_WAITING
+        waits &= any(model.coefficient < 0 for model in models)
         self._num_settled = np.where(waits, 0, _ALL)
 
     def bounds(self) -> Float64[np.ndarray, " B"]:
@@ -150,8 +151,7 @@ class PairScores:
             if not self._num_added:
                 costs.leave_alone(np.flatnonzero(waiting))
             added.append(scaled)
-        if any(added is not None for added in self._added):
-            self._num_added += rows[0].shape[1]
+        self._num_added += rows[0].shape[1]
 
     def _scores(
         self, candidates: Int64[np.ndarray, " n"] | slice
